@@ -32,7 +32,7 @@ class Data(Section):
     train: Path | None = Field(None, description="csv of the training videos")
     val: Path | None = Field(None, description="csv of the validation videos")
     test: Path | None = Field(None, description="csv of the test videos; the validation videos when absent")
-    classes: Path | None = Field(None, description="class list: one name per line, or csv `id,name`")
+    classes: str | None = Field(None, description="class list: a shipped one by name (ucf101) or a file")
     splits: Path | None = Field(None, description="folder of the official split files (ucf101, hmdb51)")
     fold: int = Field(1, ge=1, description="which official split, or which part is held out of a group split")
     split: Literal["stratified", "group"] = Field("stratified", description="how one folder is divided")
@@ -118,7 +118,7 @@ class Train(Section):
     nodes: int = Field(1, ge=1)
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
-    workers: int = Field(2, ge=0, description="loader processes per training process")
+    workers: int | None = Field(None, ge=0, description="loader processes per training process; null: by the cores")
     start: Literal["fork", "spawn", "forkserver"] | None = Field(None, description="how loader processes start")
     save_every: int = Field(0, ge=0, description="steps between checkpoints inside an epoch; 0: only after epochs")
 

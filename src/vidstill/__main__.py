@@ -1,0 +1,5 @@
+"""`python -m vidstill`, which is how torchrun starts it."""
+
+from vidstill.cli import main
+
+main()

@@ -1,0 +1,274 @@
+"""The command line: verbs → functions, no logic. Each imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from vidstill.config import ConfigError, recipe_names, resolve
+
+Settings = Annotated[tuple[str, ...], tyro.conf.Suppress]
+Positional = tyro.conf.Positional
+
+
+def demo(*, out: Path = Path("runs"), seed: int = 0) -> None:
+    """Make a small data set, train on it, test, label a video, write a report: a few minutes on two cores.
+
+    Args:
+        out: folder of the run folders
+        seed: of the data, the weights and the order
+    """
+    from vidstill.demo import run_demo
+
+    with _progress() as report:
+        _last(run_demo(out, seed, report, _say))
+
+
+def train(recipe: Positional[str | None] = None, *, print_config: bool = False, settings: Settings = ()) -> None:
+    """Train a recipe, test the best model and write the report. An interrupted run, started again, goes on exactly.
+
+    Every setting can be given as --section.key value, e.g.
+    vidstill train ucf101_vfl_net --data.root videos --train.devices 1
+
+    Args:
+        recipe: a name from `vidstill recipes` or a YAML file; without one the settings alone count
+        print_config: show every resolved setting and stop
+    """
+    run = resolve(recipe, settings)
+    if print_config:
+        sys.stdout.write(run.to_yaml())
+        return
+    from vidstill.training.run import train as start
+
+    with _progress() as report:
+        folder = start(run, report)
+    _last(folder / "report.html")
+
+
+def test(
+    model: Positional[str],
+    *,
+    clips: int | None = None,
+    crops: Literal[1, 3] | None = None,
+    settings: Settings = (),
+) -> None:
+    """Test a model on the test videos of its run, or on others given as --data.root, --data.format and so on.
+
+    Args:
+        model: run folder or .safetensors file
+        clips: temporal views of each video; default the recipe's
+        crops: spatial views of each clip; default the recipe's
+    """
+    from vidstill.training.run import test as start
+
+    with _progress() as report:
+        folder, scored = start(model, settings, clips=clips, crops=crops, report=report)
+    _say(scored.summary())
+    _last(folder / "report.html")
+
+
+def predict(
+    sources: Positional[tuple[str, ...]],
+    *,
+    model: str,
+    top_k: int = 5,
+    window: float | None = None,
+    stride: float | None = None,
+    json: str | None = None,
+    video: Path | None = None,
+    seconds: float | None = None,
+) -> None:
+    """Label files, folders, globs, URLs or a camera (camera:0) over sliding windows.
+
+    Args:
+        sources: what to label
+        model: run folder or .safetensors file
+        top_k: classes shown for each source
+        window: seconds that one score looks at; default the usual length of the training videos
+        stride: seconds between the starts of two windows; default half a window
+        json: write every score to this file, or to the terminal with "-"
+        video: write the annotated video (.mp4 or .gif) of a single source here
+        seconds: stop after so much of each source; a camera needs it, or Ctrl-C
+    """
+    from vidstill.inference.predictor import predict_all
+
+    with _progress() as report:
+        predictions, failures = predict_all(
+            model, sources, window=window, stride=stride, top_k=top_k, seconds=seconds, video=video, report=report
+        )
+    if json != "-":
+        _say(_prediction_table(predictions))
+    for failure in failures:
+        _complain(str(failure))
+    if json is not None:
+        _write_json(json, [prediction.to_dict() for prediction in predictions])
+    if failures:
+        raise SystemExit(1)
+    if video is not None or json not in (None, "-"):
+        _last(video or Path(str(json)))
+
+
+def check(*, workers: int | None = None, out: Path = Path("broken.csv"), settings: Settings = ()) -> None:
+    """Decode every video of a data set, look for leaks and labelling errors; the first argument is its folder or csv.
+
+    Args:
+        workers: processes; default one per core
+        out: csv of what is broken and why
+    """
+    from vidstill.data.check import check_data
+
+    with _progress() as report:
+        found = check_data(resolve(None, settings), workers=workers, out=out, report=report)
+    _say(found.summary())
+    _last(out)
+    if found.fatal:
+        raise SystemExit(1)
+
+
+def models(pattern: Positional[str] = "*") -> None:
+    """List the models with their size, cost and published accuracy.
+
+    Args:
+        pattern: shell pattern, e.g. "*focal*"
+    """
+    from vidstill.models.catalogue import table
+
+    _say(table(pattern))
+
+
+def recipes() -> None:
+    """List the shipped recipes; each file says what was published for it."""
+    from vidstill.config import RECIPES
+
+    for name in recipe_names():
+        first = (RECIPES / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0]
+        sys.stdout.write(f"{name:36} {first.lstrip('# ')}\n")
+
+
+VERBS: dict[str, Callable[..., None]] = {
+    function.__name__: function for function in (demo, train, test, predict, check, models, recipes)
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one verb. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C."""
+    verb, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if verb in ("-h", "--help"):
+        sys.stdout.write(_overview())
+        return
+    if verb not in VERBS:
+        _complain(f"no command {verb!r}; there are {', '.join(VERBS)}")
+        raise SystemExit(2)
+    function = VERBS[verb]
+    try:
+        if "settings" in inspect.signature(function).parameters:
+            settings, rest = _split_settings(function, rest)
+            function = functools.update_wrapper(functools.partial(function, settings=settings), function)
+        logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+        tyro.cli(function, prog=f"vidstill {verb}", args=rest, config=(tyro.conf.FlagCreatePairsOff,))
+    except ConfigError as error:
+        _complain(str(error))
+        raise SystemExit(2) from None
+    except (ValueError, ImportError, OSError) as error:
+        _complain(" ".join(str(error).split()) or type(error).__name__)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        _complain("stopped; the same command goes on from here")
+        raise SystemExit(130) from None
+
+
+def _split_settings(function: Callable[..., None], arguments: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
+    """Arguments that are not the verb's own are settings of the run (`--train.batch 4`, `--name x`)."""
+    own = {name.replace("_", "-") for name in inspect.signature(function).parameters} | {"help"}
+    settings: list[str] = []
+    rest: list[str] = []
+    taken = rest
+    for argument in arguments:
+        if argument.startswith("--"):
+            key = argument[2:].partition("=")[0].replace("_", "-")
+            taken = rest if key in own else settings
+            taken.append(argument)
+        elif taken is settings and settings and settings[-1].startswith("--") and "=" not in settings[-1]:
+            settings.append(argument)
+        else:
+            rest.append(argument)
+    return tuple(settings), rest
+
+
+def _overview() -> str:
+    lines = [f"  {name:9} {(inspect.getdoc(verb) or '').splitlines()[0]}\n" for name, verb in VERBS.items()]
+    return f"usage: vidstill COMMAND [--help] …\n\n{''.join(lines)}"
+
+
+def _say(renderable: Any) -> None:
+    from rich.console import Console
+
+    Console(highlight=False).print(renderable)
+
+
+def _complain(message: str) -> None:
+    sys.stderr.write(f"vidstill: {message}\n")
+
+
+def _last(path: Path) -> None:
+    sys.stdout.write(f"{path}\n")
+
+
+def _write_json(target: str, value: Any) -> None:
+    text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+    if target == "-":
+        sys.stdout.write(text)
+    else:
+        Path(target).write_text(text, encoding="utf-8")
+
+
+def _prediction_table(predictions: Sequence[Any]) -> Any:
+    from rich.table import Table
+
+    table = Table("source", "class", "score", "next", box=None, header_style="bold")
+    for prediction in predictions:
+        (first, score), *others = prediction.top
+        table.add_row(prediction.source, first, f"{score:.3f}", "  ".join(f"{name} {s:.3f}" for name, s in others))
+    return table
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Callable[[dict[str, Any]], None]]:
+    """A bar for whatever reports {"what", "done", "total"}, with the other entries beside it; a line for each
+    {"line"} and each unreadable video."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[detail]}"),
+        TimeRemainingColumn(),
+    )  # fmt: skip
+    named: set[str] = set()
+    with Progress(*columns, transient=True) as progress:
+        tasks: dict[str, Any] = {}
+
+        def report(event: dict[str, Any]) -> None:
+            for path, reason in event.get("unreadable", ()):
+                if path not in named:
+                    named.add(path)
+                    progress.console.print(f"unreadable ({len(named)}): {reason}", style="yellow", markup=False)
+            if "line" in event:
+                progress.console.print(event["line"], markup=False, highlight=False)
+            if "what" in event:
+                what = event["what"]
+                if what not in tasks:
+                    tasks[what] = progress.add_task(what, detail="")
+                progress.update(
+                    tasks[what], completed=event["done"], total=event["total"], detail=event.get("detail", ""),
+                    visible=event["done"] < event["total"],
+                )  # fmt: skip
+
+        yield report

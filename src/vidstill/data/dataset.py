@@ -1,0 +1,79 @@
+"""Training samples: (epoch, index) → one augmented uint8 clip, a pure function of the seed."""
+
+from __future__ import annotations
+
+import dataclasses
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from vidstill.config import Augment, Clip, OnError
+from vidstill.data.annotations import Sample
+from vidstill.data.transforms import train_clip
+from vidstill.video.decode import VideoError
+
+# A set in which so many draws in a row are unreadable is not worth training on.
+MAX_REPLACEMENTS = 20
+
+
+def sample_seed(*parts: int) -> int:
+    """A 32-bit seed from integers: close inputs give unrelated streams."""
+    return zlib.crc32(np.asarray(parts, dtype=np.int64).tobytes())
+
+
+@dataclasses.dataclass
+class TrainClips(Dataset[Any]):
+    """Batches of training clips, asked for as lists of (epoch, index).
+
+    A video that does not decode is handled by `on_error`: `replace` takes another video drawn with the same seed,
+    `skip` leaves it out of its batch (a batch keeps at least one clip), `raise` stops. Each batch names what failed.
+    """
+
+    samples: Sequence[Sample]
+    clip: Clip
+    augment: Augment
+    seed: int
+    on_error: OnError = "replace"
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> dict[str, Any]:
+        """{"clips": uint8 (B,T,S,S,3), "labels": (B,), "index": (B,), "unreadable": [(path, reason)]}"""
+        taken: list[tuple[np.ndarray, int, int]] = []
+        unreadable: list[tuple[str, str]] = []
+        for position, (epoch, index) in enumerate(keys):
+            needed = self.on_error == "replace" or (position == len(keys) - 1 and not taken)
+            clip, index = self._read(epoch, index, unreadable, MAX_REPLACEMENTS if needed else 0)
+            if clip is not None:
+                taken.append((clip, self.samples[index].label, index))
+        return {
+            "clips": torch.from_numpy(np.stack([clip for clip, _, _ in taken])),
+            "labels": torch.tensor([label for _, label, _ in taken]),
+            "index": torch.tensor([index for _, _, index in taken]),
+            "unreadable": unreadable,
+        }
+
+    def _read(
+        self, epoch: int, index: int, unreadable: list[tuple[str, str]], replacements: int
+    ) -> tuple[np.ndarray | None, int]:
+        rng = np.random.RandomState(sample_seed(self.seed, epoch, index))
+        for _ in range(replacements + 1):
+            path = self.samples[index].path
+            try:
+                return train_clip(path, self.clip, self.augment, rng), index
+            except VideoError as error:
+                if self.on_error == "raise":
+                    raise
+                unreadable.append((str(path), str(error)))
+                index = int(rng.randint(len(self.samples)))
+        if replacements:
+            raise VideoError(
+                f"{replacements + 1} videos in a row do not decode, the last: {unreadable[-1][1]}; "
+                "run `vidstill check` on this data set"
+            )
+        return None, index

@@ -1,0 +1,139 @@
+"""last.pt: everything that an interrupted run needs to go on exactly, written atomically."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+import yaml
+from torch import nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
+
+from vidstill.config import Run
+
+# Settings that change how fast a run goes, not what it computes: they may differ when it is resumed.
+FREE = ("train.workers", "train.start", "train.save_every", "out")
+
+
+class TrainingError(ValueError):
+    """A run that cannot start or go on; the message says what is safe on disk and how to continue."""
+
+
+@contextlib.contextmanager
+def atomic(path: Path) -> Iterator[IO[bytes]]:
+    """A file that appears under `path` only when it is complete and on disk; a full disk leaves the old one."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except (OSError, RuntimeError) as error:  # torch.save turns a failed write into RuntimeError
+        cause = error if isinstance(error, OSError) else error.__context__ or error
+        kept = "the one before is intact; " if path.exists() else ""
+        raise TrainingError(f"cannot write {path}: {cause}; {kept}free the disk and start the run again") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def open_folder(run: Run) -> Iterator[Path]:
+    """The run's folder, made or taken up again, and held against a second process.
+
+    Raises TrainingError where another process trains in it or where it holds a run with other settings.
+    """
+    folder = run.folder
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+    except OSError as error:
+        raise TrainingError(f"cannot use {folder} as run folder: {error.strerror}") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise TrainingError(f"another process trains in {folder}: wait for it or choose another --name") from None
+        config = folder / "config.yaml"
+        if config.exists():
+            _refuse_other_settings(run, yaml.safe_load(config.read_text(encoding="utf-8")), folder)
+        with atomic(config) as file:
+            file.write(run.to_yaml().encode())
+        yield folder
+
+
+def _refuse_other_settings(run: Run, before: dict[str, Any], folder: Path) -> None:
+    old, new = (_flat(values) for values in (before, run.model_dump(mode="json")))
+    changed = [key for key in new if key not in FREE and old.get(key) != new[key]]
+    if changed:
+        shown = ", ".join(f"{key} {old.get(key)!r} → {new[key]!r}" for key in changed[:3])
+        raise TrainingError(
+            f"{folder} holds a run with other settings ({shown}{', …' if len(changed) > 3 else ''}): "
+            "choose another --name or delete that folder"
+        )
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        nested = isinstance(value, dict) and key != "options"
+        flat |= _flat(value, f"{prefix}{key}.") if nested else {prefix + key: value}
+    return flat
+
+
+_WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
+
+
+def state_of(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
+    """Whole (unsharded) weights and optimiser state by parameter name. Every rank must call it."""
+    weights, moments = get_state_dict(model, optimiser, options=_WHOLE)
+    return {"model": weights, "optimiser": moments}
+
+
+def restore(model: nn.Module, optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    set_state_dict(
+        model,
+        optimiser,
+        model_state_dict=state["model"],
+        optim_state_dict=state["optimiser"],
+        options=StateDictOptions(full_state_dict=True),
+    )
+
+
+def write_checkpoint(folder: Path, state: dict[str, Any]) -> None:
+    with atomic(folder / "last.pt") as file:
+        torch.save(state, file)
+
+
+def read_checkpoint(folder: Path) -> dict[str, Any] | None:
+    """The state that `write_checkpoint` left, or None in a fresh folder."""
+    path = folder / "last.pt"
+    if not path.exists():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        raise TrainingError(f"{path} cannot be read ({reason}): delete it to start over") from error
+    return state
+
+
+class Log:
+    """metrics.jsonl: one JSON object per line, cut back to the checkpoint when a run is resumed."""
+
+    def __init__(self, folder: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
+        self.path = folder / "metrics.jsonl"
+        text = self.path.read_text() if self.path.exists() else ""
+        rows = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+        with atomic(self.path) as file:
+            file.writelines((json.dumps(row) + "\n").encode() for row in rows if keep(row))
+
+    def write(self, row: dict[str, Any]) -> None:
+        with self.path.open("a") as file:
+            file.write(json.dumps(row) + "\n")

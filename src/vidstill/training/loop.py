@@ -1,0 +1,258 @@
+"""The loop: one for every objective, on one device or many, resumable at any step."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader
+
+from vidstill.config import Run
+from vidstill.data.blending import blend
+from vidstill.data.dataset import sample_seed
+from vidstill.data.loader import EpochBatches
+from vidstill.data.transforms import normalise
+from vidstill.models.weights import save
+from vidstill.training.checkpoint import Log, TrainingError, read_checkpoint, restore, state_of, write_checkpoint
+from vidstill.training.optim import make_optimiser
+from vidstill.training.schedules import Schedule
+
+log = logging.getLogger(__name__)
+
+Metrics = dict[str, float]
+Report = Callable[[dict[str, Any]], None]
+
+REPORT_SECONDS = 0.5  # often enough to look alive, rare enough not to stall a GPU
+
+
+def fit(
+    run: Run,
+    fabric: Fabric,
+    objective: nn.Module,
+    loader: DataLoader[dict[str, Any]],
+    folder: Path,
+    *,
+    validate: Callable[[nn.Module], Metrics] | None = None,
+    provenance: dict[str, Any] | None = None,
+    report: Report = lambda event: None,
+) -> None:
+    """Train `objective.model` until the end of `run`, from the checkpoint in `folder` where there is one.
+
+    Writes metrics.jsonl, last.pt after every epoch and best.safetensors with best.json after the best one (by the
+    `top1` that `validate` returns; without it after every epoch). `report` hears of every epoch and, twice a second,
+    of the step. What a step computes depends on (seed, step, rank) alone, so that a run stopped anywhere and started
+    again gives the same weights as one that was not.
+
+    Raises TrainingError where the loss is not finite, a loader process dies or the disk is full.
+    """
+    model: nn.Module = objective.model  # type: ignore[assignment]
+    plain = copy.deepcopy(model)  # what is validated and saved: never sharded, compiled or averaged in place
+    batches: EpochBatches = loader.batch_sampler  # type: ignore[assignment]
+    iterations, accumulate = len(batches), run.train.accumulate
+    schedule = Schedule(
+        run.optim, run.train.epochs, iterations, run.train.batch * fabric.world_size * accumulate, accumulate
+    )
+    if run.train.compile:
+        model.compile()
+    objective = fabric.setup_module(objective)
+    model = objective.model  # type: ignore[assignment]
+    inner = make_optimiser(model, run.optim)
+    optimiser = fabric.setup_optimizers(inner)
+    ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(run.train.ema), use_buffers=True) if run.train.ema else None
+
+    state: dict[str, Any] = {"step": 0, "best": -math.inf, "stale": 0, "loss": 0.0}
+    if (saved := read_checkpoint(folder)) is not None:
+        restore(model, inner, saved.pop("weights"))
+        fabric.strategy.precision.load_state_dict(saved.pop("precision"))
+        if ema is not None:
+            ema.load_state_dict(saved.pop("ema"))
+        state = saved
+        log.info("resumed at step %d of %d", state["step"], iterations * run.train.epochs)
+    rows = Log(folder, keep=lambda row: row["step"] <= state["step"]) if fabric.is_global_zero else None
+
+    def checkpoint() -> None:
+        state["loss"] = float(state["loss"])
+        if not math.isfinite(state["loss"]):
+            raise TrainingError(
+                f"the loss is {state['loss']} at step {state['step']}: lower optim.lr, clip with optim.clip_grad or "
+                "use train.precision fp32; the checkpoint before it is kept"
+            )
+        weights = state_of(model, inner)
+        if fabric.is_global_zero:
+            averaged = {} if ema is None else {"ema": ema.state_dict()}
+            scaler = fabric.strategy.precision.state_dict()
+            write_checkpoint(folder, {**state, "weights": weights, "precision": scaler, **averaged})
+
+    def finish_epoch(epoch: int, speed: Metrics) -> None:
+        weights = state_of(model, inner)["model"] if ema is None else ema.module.state_dict()
+        plain.load_state_dict(weights)
+        lr = schedule.rate(state["step"] - 1)
+        row = {"epoch": epoch, "step": state["step"], "split": "train", "loss": float(state["loss"]) / iterations, "lr": lr, **speed}
+        metrics = validate(plain) if validate else {}
+        better = metrics.get("top1", math.inf) > state["best"] or not metrics
+        state.update(loss=0.0, stale=0 if better else state["stale"] + 1)
+        if better and metrics:
+            state["best"] = metrics["top1"]
+        if rows is not None:
+            rows.write(row)
+            if metrics:
+                rows.write({"epoch": epoch, "step": state["step"], "split": "val", **metrics})
+            if better:
+                save(plain, folder / "best", metrics=metrics, provenance={**(provenance or {}), "epoch": epoch})
+        shown = {"loss": row["loss"], "lr": lr, **{f"val {name}": value for name, value in metrics.items()}, **speed}
+        numbers = "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
+        log.info("epoch %d  %s", epoch + 1, numbers)
+        report({"line": f"epoch {epoch + 1}/{run.train.epochs}  {numbers}"})
+        checkpoint()
+
+    with _stop_signals(fabric.world_size) as stopped:
+        while state["step"] < iterations * run.train.epochs:
+            if run.train.patience and state["stale"] >= run.train.patience:
+                log.info("stopped early: top-1 has not risen for %d epochs", run.train.patience)
+                break
+            batches.epoch, batches.start = divmod(state["step"], iterations)
+            speed = _Speed(run.train.batch * fabric.world_size)
+            total = torch.tensor(state["loss"], device=fabric.device)
+            for batch in speed.watch(_batches(loader, state["step"])):
+                step = state["step"]
+                for group in inner.param_groups:
+                    group["lr"] = schedule.rate(step)
+                torch.manual_seed(sample_seed(run.seed, step, fabric.global_rank))
+                index = step % iterations
+                prepared = prepare(batch, run, plain, fabric.device, step, fabric.global_rank)
+                last = index == iterations - 1
+                update = (index + 1) % accumulate == 0
+                terms = train_step(fabric, objective, optimiser, prepared, accumulate, update, run.optim.clip_grad)
+                if update and ema is not None:
+                    ema.update_parameters(model)
+                if last and not update:
+                    optimiser.zero_grad()  # an epoch's leftover micro-batches do not leak into the next epoch
+                total = total + fabric.all_reduce(terms["loss"].detach(), reduce_op="mean")
+                state["step"] = step + 1
+                due = run.train.save_every and update and (step + 1) % run.train.save_every == 0
+                if speed.due() or due or stopped:
+                    shown = {**{name: float(value) for name, value in terms.items()}, "lr": schedule.rate(step)}
+                    detail = "  ".join(f"{name} {value:.4g}" for name, value in {**shown, **speed.summary()}.items())
+                    steps = iterations * run.train.epochs
+                    report({"what": "training", "done": step + 1, "total": steps, "detail": detail,
+                            "unreadable": batch["unreadable"]})
+                elif batch["unreadable"]:
+                    report({"unreadable": batch["unreadable"]})
+                state["loss"] = total
+                if (due or (stopped and update)) and not last:
+                    checkpoint()
+                if stopped and update and not last:
+                    raise KeyboardInterrupt
+            finish_epoch(batches.epoch, speed.summary())
+            if stopped:
+                raise KeyboardInterrupt
+
+
+def prepare(batch: dict[str, Any], run: Run, model: nn.Module, device: torch.device, step: int, rank: int) -> dict[str, Any]:
+    """A loader batch on the device: clips normalised and blended (B,3,T,H,W), `targets` (B,K)."""
+    clips = normalise(batch["clips"].to(device, non_blocking=True), run.clip.mean, run.clip.std)
+    generator = torch.Generator().manual_seed(sample_seed(run.seed, 1, step, rank))
+    labels = batch["labels"].to(device, non_blocking=True)
+    clips, targets = blend(clips, labels, len(model.classes), run.augment, generator)  # type: ignore[arg-type]
+    return {**batch, "clips": clips, "targets": targets, "labels": labels}
+
+
+def train_step(
+    fabric: Fabric,
+    objective: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    batch: dict[str, Any],
+    accumulate: int = 1,
+    update: bool = True,
+    clip_grad: float | None = None,
+) -> dict[str, Tensor]:
+    """Gradients of one batch and, where `update`, the step. Returns the objective's terms and the gradient norm
+    before clipping."""
+    with fabric.no_backward_sync(objective, enabled=not update):  # type: ignore[arg-type]
+        terms: dict[str, Tensor] = objective(batch)
+        fabric.backward(terms["loss"] / accumulate)
+    if update:
+        if clip_grad is not None:
+            # An overflow under fp16 is the gradient scaler's to handle; elsewhere the loss shows it.
+            norm = fabric.clip_gradients(objective, optimiser, max_norm=clip_grad, error_if_nonfinite=False)
+            terms = {**terms, "grad_norm": norm}  # type: ignore[dict-item]
+        optimiser.step()
+        optimiser.zero_grad()
+    return terms
+
+
+def _batches(loader: DataLoader[dict[str, Any]], step: int) -> Iterator[dict[str, Any]]:
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise TrainingError(
+            "a loader process was killed, most often for lack of memory: lower train.workers or train.batch and start "
+            f"the run again; it goes on from its last checkpoint ({' '.join(str(error).split())[:120]})"
+        ) from error
+
+
+@contextlib.contextmanager
+def _stop_signals(world_size: int) -> Iterator[list[int]]:
+    """Ctrl-C and SIGTERM ask for a checkpoint first: the list is filled, a second signal stops at once. With several
+    processes, which would not see it at the same step, the signals keep their meaning."""
+    stopped: list[int] = []
+    if world_size > 1:
+        yield stopped
+        return
+
+    def ask(number: int, frame: object) -> None:
+        if stopped:
+            raise KeyboardInterrupt
+        stopped.append(number)
+
+    try:
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread: signals are the caller's
+        yield stopped
+        return
+    try:
+        yield stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Speed:
+    """Clips per second and the share of time spent waiting for data."""
+
+    def __init__(self, clips_per_step: int) -> None:
+        self.clips_per_step, self.steps, self.waited = clips_per_step, 0, 0.0
+        self.began = self.reported = time.perf_counter()
+
+    def watch(self, batches: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        while True:
+            asked = time.perf_counter()
+            batch = next(batches, None)
+            if batch is None:
+                return
+            self.waited += time.perf_counter() - asked
+            self.steps += 1
+            yield batch
+
+    def due(self) -> bool:
+        late = time.perf_counter() - self.reported >= REPORT_SECONDS
+        if late:
+            self.reported = time.perf_counter()
+        return late
+
+    def summary(self) -> Metrics:
+        elapsed = time.perf_counter() - self.began
+        return {"clips_per_s": self.steps * self.clips_per_step / elapsed, "data_wait": self.waited / elapsed}

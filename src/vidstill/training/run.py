@@ -1,0 +1,191 @@
+"""From a resolved run to a finished run folder: data, model, objective, loop, test, report."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import statistics
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.strategies import ModelParallelStrategy
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import fully_shard
+
+from vidstill.config import ConfigError, Run, resolve
+from vidstill.data.annotations import Annotations, Sample, find_problems, read_annotations
+from vidstill.data.dataset import TrainClips
+from vidstill.data.loader import EpochBatches, train_loader, worker_count
+from vidstill.data.synthetic import make_synthetic
+from vidstill.evaluation.report import write_report
+from vidstill.evaluation.views import Evaluation, evaluate
+from vidstill.models.registry import VideoModel, create_model
+from vidstill.models.weights import load, load_weights
+from vidstill.objectives.recognise import Recognise
+from vidstill.training.checkpoint import open_folder
+from vidstill.training.loop import Report, fit
+from vidstill.video.decode import VideoError, probe
+
+log = logging.getLogger(__name__)
+
+PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+
+def train(run: Run, report: Report = lambda event: None) -> Path:
+    """Train, test and report one run; returns its folder. A run that was stopped goes on; a finished one is only
+    tested again.
+
+    `report` hears of progress: {"epoch", "step", "steps", "loss", "lr", "clips_per_s", "data_wait", …} during
+    training, {"tested", "videos"} during the test. Raises ConfigError, TrainingError or VideoError, in one line.
+    """
+    fabric = make_fabric(run)
+    fabric.launch()
+    with open_folder(run) if fabric.is_global_zero else contextlib.nullcontext(run.folder) as folder, _train_log(folder):
+        annotations = read_checked(run)
+        model = build_model(run, annotations)
+        workers, why = worker_count(run.train.workers, processes=fabric.world_size, on_gpu=fabric.device.type == "cuda")
+        log.info("device %s, %d processes, precision %s", fabric.device, fabric.world_size, run.train.precision)
+        log.info("%d loader processes (%s), videos decoded by PyAV on the CPU", workers, why)
+        clips = TrainClips(annotations.splits["train"], run.clip, run.augment, run.seed, run.data.on_error)
+        batches = EpochBatches(len(clips), run.train.batch, run.seed, fabric.global_rank, fabric.world_size)
+        loader = train_loader(
+            clips, batches, workers=workers, start=run.train.start, pin=fabric.device.type == "cuda"
+        )
+        val = annotations.splits.get("val")
+
+        def single_view(candidate: nn.Module) -> dict[str, float]:
+            scored = _evaluate(candidate, val or [], run, fabric, clips=1, crops=1, workers=workers)
+            return {"loss": scored.metrics.loss, "top1": scored.metrics.top1, "top5": scored.metrics.top5}
+
+        provenance = {"run": run.name, "seed": run.seed, "vidstill": version("vidstill"), "torch": torch.__version__}
+        fit(run, fabric, Recognise(model), loader, folder, validate=single_view if val else None,
+            provenance=provenance, report=report)
+        del loader
+        held_out = annotations.splits.get("test") or val
+        if held_out:
+            best = load(folder).to(fabric.device)
+            scored = _evaluate(best, held_out, run, fabric, workers=workers, report=report)
+            if fabric.is_global_zero:
+                _record(folder, scored)
+        if fabric.is_global_zero:
+            write_report(folder)
+    return folder
+
+
+def test(
+    source: str | Path,
+    settings: Sequence[str] = (),
+    *,
+    clips: int | None = None,
+    crops: int | None = None,
+    workers: int | None = None,
+    progress: Report = lambda event: None,
+) -> tuple[Path, Evaluation]:
+    """Test a run folder, or a model file with --data.… settings, on its test videos (validation where there are none).
+
+    Views default to the recipe's. Writes predictions.csv and report.html beside the model; returns their folder and
+    the result. Raises ValueError where the classes of data and model differ.
+    """
+    path = Path(source)
+    folder = path if path.is_dir() else path.parent
+    recipe = folder / "config.yaml"
+    run = resolve(recipe if recipe.exists() else None, settings)
+    fabric = make_fabric(run)
+    fabric.launch()
+    model = load(path).to(fabric.device)
+    annotations = read_checked(run, splits=("test", "val"))
+    if annotations.classes != model.classes:
+        raise ConfigError(_class_difference(annotations.classes, model.classes or []))
+    run.clip = model.input
+    workers, _ = worker_count(workers, processes=fabric.world_size, on_gpu=fabric.device.type == "cuda")
+    held_out = annotations.splits.get("test") or annotations.splits["val"]
+    scored = _evaluate(model, held_out, run, fabric, clips=clips, crops=crops, workers=workers, report=progress)
+    if fabric.is_global_zero:
+        _record(folder, scored)
+        write_report(folder)
+    return folder, scored
+
+
+def make_fabric(run: Run) -> Fabric:
+    """Devices, precision and strategy of the run. Raises ConfigError for devices that are not there."""
+    t = run.train
+    gpus = torch.cuda.device_count()
+    on_gpu = t.accelerator == "cuda" or (t.accelerator == "auto" and gpus > 0)
+    if on_gpu and t.devices > gpus:
+        raise ConfigError(f"train.devices {t.devices}: this machine has {gpus} GPU(s); set --train.devices {max(gpus, 1)}")
+    if t.precision == "fp16" and not (on_gpu or (t.accelerator != "cpu" and torch.backends.mps.is_available())):
+        raise ConfigError("train.precision fp16 needs a GPU, and none is here: use --train.precision bf16 or fp32")
+    strategy: Any = t.strategy
+    if strategy == "fsdp":
+        strategy = ModelParallelStrategy(_shard, data_parallel_size=t.devices * t.nodes, tensor_parallel_size=1)
+    return Fabric(
+        accelerator=t.accelerator, devices=t.devices, num_nodes=t.nodes, precision=PRECISION[t.precision], strategy=strategy
+    )
+
+
+def _shard(objective: nn.Module, mesh: DeviceMesh) -> nn.Module:
+    """FSDP2: every stage on its own, the rest at the root."""
+    for module in objective.modules():
+        if module is not objective and getattr(module, "is_stage", False):
+            fully_shard(module, mesh=mesh["data_parallel"])
+    return fully_shard(objective, mesh=mesh["data_parallel"])
+
+
+def read_checked(run: Run, splits: Sequence[str] = ("train", "val", "test")) -> Annotations:
+    """The videos of the run, embedded ones made when they are missing. Raises ConfigError for data that cannot be
+    trained on; what is merely suspicious is logged."""
+    if run.data.format == "synthetic":
+        make_synthetic(run.data.root, seed=run.seed)
+    annotations = read_annotations(run.data, run.seed)
+    return annotations
+
+
+def build_model(run: Run, annotations: Annotations) -> VideoModel:
+    """The run's network with its starting weights, class names and input."""
+    torch.manual_seed(run.seed)
+    model = create_model(run.model.name, num_classes=len(annotations.classes), **run.model.options)
+    if run.model.weights:
+        log.info("%s", load_weights(model, run.model.weights, head=run.model.head))
+    seconds = run.clip.seconds or _typical_seconds(annotations.splits["train"])
+    model.classes, model.input = list(annotations.classes), run.clip.model_copy(update={"seconds": seconds})
+    return model
+
+
+def _typical_seconds(samples: Sequence[Sample]) -> float | None:
+    """Median length of up to 50 of the videos, spread over the list."""
+    lengths = []
+    for sample in samples[:: max(1, len(samples) // 50)]:
+        with contextlib.suppress(VideoError):
+            lengths.append(probe(sample.path).seconds)
+    return round(statistics.median(lengths), 3) if lengths else None
+
+
+def _class_difference(given: Sequence[str], known: Sequence[str]) -> str:
+    missing, surplus = sorted(set(known) - set(given)), sorted(set(given) - set(known))
+    if not missing and not surplus:
+        return "data and model have the same classes in another order: give the model's own list with --data.classes"
+    return (
+        f"the data has {len(given)} classes, the model {len(known)}; only in the data: {surplus[:3]}, "
+        f"only in the model: {missing[:3]}"
+    )
+
+
+@contextlib.contextmanager
+def _train_log(folder: Path) -> Iterator[None]:
+    handler = logging.FileHandler(folder / "train.log", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger = logging.getLogger("vidstill")
+    logger.addHandler(handler)
+    level, logger.level = logger.level, logging.INFO
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.level = level
+        handler.close()

@@ -1,0 +1,61 @@
+"""Learning rate of every iteration, as a pure function of its number."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from vidstill.config import Optim
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """Rates of the released recipes (timm 0.5.4 semantics, per iteration; Video-FocalNet configs).
+
+    Counted in loader batches. `batch` is the number of clips per update over all processes, micro-batches included:
+    all rates are scaled by batch / optim.reference_batch. After warm-up the cosine goes on from where it would be
+    without warm-up, unless optim.warmup_prefix. With accumulation the rate only moves at updates.
+    """
+
+    optim: Optim
+    epochs: int
+    iterations: int  # per epoch
+    batch: int
+    accumulate: int = 1
+
+    @property
+    def scale(self) -> float:
+        return self.batch / self.optim.reference_batch if self.optim.reference_batch else 1.0
+
+    def rate(self, iteration: int) -> float:
+        """The rate in effect while `iteration` (0-based, over all epochs) computes its update.
+
+        The first runs at the warm-up start; later ones at the value set after the update before them.
+        """
+        epoch, index = divmod(iteration, self.iterations)
+        whole = index - index % self.accumulate
+        if whole:
+            return self._value(epoch * self.iterations + whole - 1)
+        last = self.iterations - self.iterations % self.accumulate
+        if epoch and last:
+            return self._value((epoch - 1) * self.iterations + last - 1)
+        return self._value(0) if self.optim.schedule == "constant" else self._start()
+
+    def _start(self) -> float:
+        return self.scale * (self.optim.warmup_lr if self.optim.warmup_epochs else self.optim.lr)
+
+    def _value(self, t: int) -> float:
+        o = self.optim
+        base, warm, least = (self.scale * rate for rate in (o.lr, o.warmup_lr, o.min_lr))
+        warmup, total = o.warmup_epochs * self.iterations, self.epochs * self.iterations
+        if t < warmup:
+            return warm + t * (base - warm) / warmup
+        if o.warmup_prefix:
+            t, total, warmup = t - int(warmup), total - int(warmup), 0
+        if o.schedule == "cosine":
+            return least + 0.5 * (base - least) * (1 + math.cos(math.pi * t / total)) if t < total else least
+        if o.schedule == "linear":
+            return base * (1 - 0.99 * (t - warmup) / (total - warmup))
+        if o.schedule == "step":
+            return base * o.decay_rate ** (t // (o.decay_epochs * self.iterations))
+        return base

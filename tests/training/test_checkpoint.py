@@ -1,0 +1,97 @@
+"""What is on disk is whole, whatever happened while it was written."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from vidstill.config import Run, resolve
+from vidstill.training.checkpoint import (
+    Log,
+    TrainingError,
+    atomic,
+    open_folder,
+    read_checkpoint,
+    write_checkpoint,
+)
+
+
+def a_run(tmp_path: Path, *settings: str) -> Run:
+    return resolve(None, ["--out", str(tmp_path), "--name", "r", *settings])
+
+
+def test_a_failed_write_leaves_the_file_before(tmp_path: Path) -> None:
+    target = tmp_path / "last.pt"
+    target.write_bytes(b"before")
+    with pytest.raises(TrainingError, match="is intact"), atomic(target) as file:
+        file.write(b"half")
+        raise OSError("No space left on device")
+    assert target.read_bytes() == b"before"
+    assert [path.name for path in tmp_path.iterdir()] == ["last.pt"]
+
+
+def test_a_full_disk_while_saving_keeps_the_checkpoint_before(tmp_path: Path) -> None:
+    """A process whose files may not grow past 100 kB stands in for the full disk."""
+    script = f"""
+import resource, torch
+from pathlib import Path
+from vidstill.training.checkpoint import write_checkpoint, TrainingError
+folder = Path({str(tmp_path)!r})
+write_checkpoint(folder, {{"step": 1, "weights": torch.zeros(10)}})
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    write_checkpoint(folder, {{"step": 2, "weights": torch.zeros(1_000_000)}})
+except TrainingError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "the one before is intact" in done.stdout
+    assert len(done.stdout.strip().splitlines()) == 1
+    saved = read_checkpoint(tmp_path)
+    assert saved is not None
+    assert saved["step"] == 1
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, {"step": 1})
+    path = tmp_path / "last.pt"
+    path.write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(TrainingError, match="delete it to start over"):
+        read_checkpoint(tmp_path)
+
+
+def test_no_checkpoint_is_a_fresh_start(tmp_path: Path) -> None:
+    assert read_checkpoint(tmp_path) is None
+
+
+def test_a_checkpoint_cannot_execute_anything(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return (exec, (f"open({str(tmp_path / 'ran')!r}, 'w')",))
+
+    torch.save({"step": Evil()}, tmp_path / "last.pt")
+    with pytest.raises(TrainingError, match="cannot be read"):
+        read_checkpoint(tmp_path)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_two_runs_in_one_folder(tmp_path: Path) -> None:
+    with open_folder(a_run(tmp_path)), pytest.raises(TrainingError, match="another process"):
+        with open_folder(a_run(tmp_path)):
+            pass
+    with pytest.raises(TrainingError, match=r"optim.lr 0.1 → 0.2"), open_folder(a_run(tmp_path, "--optim.lr", "0.2")):
+        pass
+    with open_folder(a_run(tmp_path, "--train.workers", "3")) as folder:
+        assert (folder / "config.yaml").exists()
+
+
+def test_the_log_is_cut_back_to_the_checkpoint(tmp_path: Path) -> None:
+    lines = "".join(json.dumps({"step": n}) + "\n" for n in range(5))
+    (tmp_path / "metrics.jsonl").write_text(lines + '{"step": 5, "lo')  # killed in the middle of a line
+    log = Log(tmp_path, keep=lambda row: row["step"] <= 2)
+    log.write({"step": 3})
+    assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [0, 1, 2, 3]
