@@ -14,3 +14,25 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("shared/data is not beside this checkout")
     return folder
+
+
+@pytest.fixture(scope="session")
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few clips of the embedded data set: train, val and test folders."""
+    from vidstill.data.synthetic import make_synthetic
+
+    folder = tmp_path_factory.mktemp("embedded")
+    make_synthetic(folder, train=2, val=1, test=1, frames=12, size=48, seed=0)
+    return folder
+
+
+@pytest.fixture
+def small(embedded: Path, tmp_path: Path) -> list[str]:
+    """Settings of a run on it that takes seconds."""
+    return [
+        "--data.format", "folders", "--data.root", str(embedded), "--out", str(tmp_path), "--name", "run",
+        "--model.options", "{width: 8, drop_path_rate: 0.2}", "--clip.size", "32", "--clip.frames", "4",
+        "--optim.name", "adamw", "--optim.lr", "0.002", "--optim.reference_batch", "null", "--train.batch", "4",
+        "--train.epochs", "2", "--train.workers", "0", "--test.clips", "2", "--test.crops", "1",
+        "--train.accelerator", "cpu",
+    ]  # fmt: skip

@@ -117,10 +117,13 @@ def predict(
         _last(video or Path(str(json)))
 
 
-def check(*, workers: int | None = None, out: Path = Path("broken.csv"), settings: Settings = ()) -> None:
-    """Decode every video of a data set, look for leaks and labelling errors; the first argument is its folder or csv.
+def check(
+    data: Positional[Path], *, workers: int | None = None, out: Path = Path("broken.csv"), settings: Settings = ()
+) -> None:
+    """Decode every video of a data set, look for leaks and labelling errors.
 
     Args:
+        data: folder or csv; more about it as --data.format, --data.classes and so on
         workers: processes; default one per core
         out: csv of what is broken and why
     """
@@ -140,9 +143,14 @@ def models(pattern: Positional[str] = "*") -> None:
     Args:
         pattern: shell pattern, e.g. "*focal*"
     """
-    from vidstill.models.catalogue import table
+    from rich.table import Table
 
-    _say(table(pattern))
+    from vidstill.models.catalogue import matching
+
+    table = Table("model", "parameters", "GMACs", "input", "published top-1", box=None, header_style="bold")
+    for name, entry in matching(pattern).items():
+        table.add_row(name, f"{entry.parameters / 1e6:.1f} M", f"{entry.gmacs:.1f}", entry.input, entry.published)
+    _say(table)
 
 
 def recipes() -> None:
@@ -173,7 +181,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if "settings" in inspect.signature(function).parameters:
             settings, rest = _split_settings(function, rest)
             function = functools.update_wrapper(functools.partial(function, settings=settings), function)
-        logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
         tyro.cli(function, prog=f"vidstill {verb}", args=rest, config=(tyro.conf.FlagCreatePairsOff,))
     except ConfigError as error:
         _complain(str(error))
@@ -243,32 +250,43 @@ def _prediction_table(predictions: Sequence[Any]) -> Any:
 
 @contextlib.contextmanager
 def _progress() -> Iterator[Callable[[dict[str, Any]], None]]:
-    """A bar for whatever reports {"what", "done", "total"}, with the other entries beside it; a line for each
-    {"line"} and each unreadable video."""
+    """A bar for each {"what", "done", "total", "detail"} that is reported; what the library logs goes above it."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[detail]}"),
         TimeRemainingColumn(),
     )  # fmt: skip
-    named: set[str] = set()
-    with Progress(*columns, transient=True) as progress:
+    with Progress(*columns, transient=True) as progress, _logged_to(progress.console):
         tasks: dict[str, Any] = {}
 
         def report(event: dict[str, Any]) -> None:
-            for path, reason in event.get("unreadable", ()):
-                if path not in named:
-                    named.add(path)
-                    progress.console.print(f"unreadable ({len(named)}): {reason}", style="yellow", markup=False)
-            if "line" in event:
-                progress.console.print(event["line"], markup=False, highlight=False)
-            if "what" in event:
-                what = event["what"]
-                if what not in tasks:
-                    tasks[what] = progress.add_task(what, detail="")
-                progress.update(
-                    tasks[what], completed=event["done"], total=event["total"], detail=event.get("detail", ""),
-                    visible=event["done"] < event["total"],
-                )  # fmt: skip
+            what, finished = event["what"], event["done"] >= event["total"]
+            if what not in tasks:
+                tasks[what] = progress.add_task(what, detail="")
+            progress.update(
+                tasks[what], completed=event["done"], total=event["total"], detail=event.get("detail", ""),
+                visible=not finished,
+            )  # fmt: skip
 
         yield report
+
+
+@contextlib.contextmanager
+def _logged_to(console: Any) -> Iterator[None]:
+    class Lines(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            style = "yellow" if record.levelno >= logging.WARNING else None
+            console.print(record.getMessage(), style=style, markup=False, highlight=False)
+
+    logger, handler = logging.getLogger("vidstill"), Lines()
+    level, propagate = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = propagate

@@ -50,14 +50,14 @@ def fit(
     """Train `objective.model` until the end of `run`, from the checkpoint in `folder` where there is one.
 
     Writes metrics.jsonl, last.pt after every epoch and best.safetensors with best.json after the best one (by the
-    `top1` that `validate` returns; without it after every epoch). `report` hears of every epoch and, twice a second,
-    of the step. What a step computes depends on (seed, step, rank) alone, so that a run stopped anywhere and started
+    `top1` that `validate` returns; without it after every epoch). `report` hears twice a second of {"what", "done",
+    "total", "detail"}. What a step computes depends on (seed, step, rank) alone, so that a run stopped anywhere and started
     again gives the same weights as one that was not.
 
     Raises TrainingError where the loss is not finite, a loader process dies or the disk is full.
     """
     model: nn.Module = objective.model  # type: ignore[assignment]
-    plain = copy.deepcopy(model)  # what is validated and saved: never sharded, compiled or averaged in place
+    plain = copy.deepcopy(model).to(fabric.device)  # validated and saved; never sharded, compiled or averaged in place
     batches: EpochBatches = loader.batch_sampler  # type: ignore[assignment]
     iterations, accumulate = len(batches), run.train.accumulate
     schedule = Schedule(
@@ -79,6 +79,7 @@ def fit(
             ema.load_state_dict(saved.pop("ema"))
         state = saved
         log.info("resumed at step %d of %d", state["step"], iterations * run.train.epochs)
+    unreadable: set[str] = set()
     rows = Log(folder, keep=lambda row: row["step"] <= state["step"]) if fabric.is_global_zero else None
 
     def checkpoint() -> None:
@@ -98,7 +99,8 @@ def fit(
         weights = state_of(model, inner)["model"] if ema is None else ema.module.state_dict()
         plain.load_state_dict(weights)
         lr = schedule.rate(state["step"] - 1)
-        row = {"epoch": epoch, "step": state["step"], "split": "train", "loss": float(state["loss"]) / iterations, "lr": lr, **speed}
+        row = {"epoch": epoch, "step": state["step"], "split": "train", "loss": float(state["loss"]) / iterations, "lr": lr,
+               "unreadable": len(unreadable), **speed}  # fmt: skip
         metrics = validate(plain) if validate else {}
         better = metrics.get("top1", math.inf) > state["best"] or not metrics
         state.update(loss=0.0, stale=0 if better else state["stale"] + 1)
@@ -112,8 +114,7 @@ def fit(
                 save(plain, folder / "best", metrics=metrics, provenance={**(provenance or {}), "epoch": epoch})
         shown = {"loss": row["loss"], "lr": lr, **{f"val {name}": value for name, value in metrics.items()}, **speed}
         numbers = "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
-        log.info("epoch %d  %s", epoch + 1, numbers)
-        report({"line": f"epoch {epoch + 1}/{run.train.epochs}  {numbers}"})
+        log.info("epoch %d/%d  %s", epoch + 1, run.train.epochs, numbers)
         checkpoint()
 
     with _stop_signals(fabric.world_size) as stopped:
@@ -126,6 +127,10 @@ def fit(
             total = torch.tensor(state["loss"], device=fabric.device)
             for batch in speed.watch(_batches(loader, state["step"])):
                 step = state["step"]
+                for path, reason in batch["unreadable"]:
+                    if path not in unreadable:
+                        unreadable.add(path)
+                        log.warning("%d unreadable so far (on_error: %s): %s", len(unreadable), run.data.on_error, reason)
                 for group in inner.param_groups:
                     group["lr"] = schedule.rate(step)
                 torch.manual_seed(sample_seed(run.seed, step, fabric.global_rank))
@@ -145,10 +150,7 @@ def fit(
                     shown = {**{name: float(value) for name, value in terms.items()}, "lr": schedule.rate(step)}
                     detail = "  ".join(f"{name} {value:.4g}" for name, value in {**shown, **speed.summary()}.items())
                     steps = iterations * run.train.epochs
-                    report({"what": "training", "done": step + 1, "total": steps, "detail": detail,
-                            "unreadable": batch["unreadable"]})
-                elif batch["unreadable"]:
-                    report({"unreadable": batch["unreadable"]})
+                    report({"what": "training", "done": step + 1, "total": steps, "detail": detail})
                 state["loss"] = total
                 if (due or (stopped and update)) and not last:
                     checkpoint()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import statistics
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
@@ -46,33 +47,36 @@ def train(run: Run, report: Report = lambda event: None) -> Path:
     """
     fabric = make_fabric(run)
     fabric.launch()
-    with open_folder(run) if fabric.is_global_zero else contextlib.nullcontext(run.folder) as folder, _train_log(folder):
-        annotations = read_checked(run)
+    with contextlib.ExitStack() as stack:
+        if fabric.is_global_zero:
+            folder = stack.enter_context(open_folder(run))
+            stack.enter_context(_train_log(folder))
+        else:
+            folder, report = run.folder, _silent
+        annotations = read_checked(run, fabric)
         model = build_model(run, annotations)
         workers, why = worker_count(run.train.workers, processes=fabric.world_size, on_gpu=fabric.device.type == "cuda")
-        log.info("device %s, %d processes, precision %s", fabric.device, fabric.world_size, run.train.precision)
-        log.info("%d loader processes (%s), videos decoded by PyAV on the CPU", workers, why)
+        log.info("device %s, %d process(es), precision %s", fabric.device, fabric.world_size, run.train.precision)
+        log.info("%d loader process(es) (%s); videos are decoded on the CPU", workers, why)
         clips = TrainClips(annotations.splits["train"], run.clip, run.augment, run.seed, run.data.on_error)
         batches = EpochBatches(len(clips), run.train.batch, run.seed, fabric.global_rank, fabric.world_size)
-        loader = train_loader(
-            clips, batches, workers=workers, start=run.train.start, pin=fabric.device.type == "cuda"
-        )
-        val = annotations.splits.get("val")
+        loader = train_loader(clips, batches, workers=workers, start=run.train.start, pin=fabric.device.type == "cuda")
 
         def single_view(candidate: nn.Module) -> dict[str, float]:
-            scored = _evaluate(candidate, val or [], run, fabric, clips=1, crops=1, workers=workers)
+            scored = evaluate_on(fabric, candidate, val, run, clips=1, crops=1, workers=workers)
             return {"loss": scored.metrics.loss, "top1": scored.metrics.top1, "top5": scored.metrics.top5}
 
+        val = annotations.splits.get("val", [])
         provenance = {"run": run.name, "seed": run.seed, "vidstill": version("vidstill"), "torch": torch.__version__}
         fit(run, fabric, Recognise(model), loader, folder, validate=single_view if val else None,
-            provenance=provenance, report=report)
-        del loader
-        held_out = annotations.splits.get("test") or val
-        if held_out:
+            provenance=provenance, report=report)  # fmt: skip
+        del loader  # its processes end before those of the test start
+        fabric.barrier()
+        if held_out := annotations.splits.get("test") or val:
             best = load(folder).to(fabric.device)
-            scored = _evaluate(best, held_out, run, fabric, workers=workers, report=report)
+            scored = evaluate_on(fabric, best, held_out, run, workers=workers, report=report)
             if fabric.is_global_zero:
-                _record(folder, scored)
+                record_test(folder, scored)
         if fabric.is_global_zero:
             write_report(folder)
     return folder
@@ -113,8 +117,14 @@ def test(
 
 
 def make_fabric(run: Run) -> Fabric:
-    """Devices, precision and strategy of the run. Raises ConfigError for devices that are not there."""
+    """Devices, precision and strategy of the run; under torchrun its processes and nodes count instead.
+
+    Raises ConfigError for devices that are not there.
+    """
     t = run.train
+    if "LOCAL_WORLD_SIZE" in os.environ:
+        t.devices = int(os.environ["LOCAL_WORLD_SIZE"])
+        t.nodes = int(os.environ["WORLD_SIZE"]) // t.devices
     gpus = torch.cuda.device_count()
     on_gpu = t.accelerator == "cuda" or (t.accelerator == "auto" and gpus > 0)
     if on_gpu and t.devices > gpus:
@@ -174,6 +184,10 @@ def _class_difference(given: Sequence[str], known: Sequence[str]) -> str:
         f"the data has {len(given)} classes, the model {len(known)}; only in the data: {surplus[:3]}, "
         f"only in the model: {missing[:3]}"
     )
+
+
+def _silent(event: dict[str, Any]) -> None:
+    """Progress is shown by the first process alone."""
 
 
 @contextlib.contextmanager

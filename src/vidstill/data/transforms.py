@@ -1,0 +1,238 @@
+"""From a video file to the uint8 clips of training and testing: crop boxes, views, flip, colour; and normalisation."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from math import cos, pi, sin
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from vidstill.config import Augment, Clip
+from vidstill.data.randaugment import parse_policy, randaugment
+from vidstill.data.sampling import test_indices, train_indices
+from vidstill.video.decode import FramesMissing, VideoInfo, probe, read_frames
+
+Box = tuple[int, int, int, int]
+
+LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R 601
+YIQ = np.array([LUMA, [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
+
+
+def train_clip(path: str | Path, clip: Clip, augment: Augment, rng: np.random.RandomState) -> np.ndarray:
+    """One training sample, uint8 (T,S,S,3) RGB: a pure function of the file and the state of `rng`.
+
+    The box is drawn in the frame of short side 256/224 S as released, but cut from the source and resized once.
+    A file that decodes fewer frames than its packets promise is sampled anew, from the same state, over those it has.
+    Raises VideoError when the file cannot be read.
+    """
+    info = probe(path)
+    state = rng.get_state()
+    try:
+        return _train_clip(path, info, info.frames, clip, augment, rng)
+    except FramesMissing as missing:
+        if not missing.available:
+            raise
+        rng.set_state(state)
+        return _train_clip(path, info, missing.available, clip, augment, rng)
+
+
+def test_clips(
+    path: str | Path, clip: Clip, clips: int, crops: int, rng: np.random.RandomState | None = None
+) -> np.ndarray:
+    """All views of one test video, uint8 (crops·clips,T,S,S,3), from one decoding pass; view = crop · clips + clip.
+
+    One crop is the centre of the frame at short side 256/224 S; three crops lie along the long side at short side S.
+    With `rng` the clips are random. Raises VideoError when the file cannot be read.
+    """
+    frames = probe(path).frames
+    state = rng.get_state() if rng is not None else None
+    try:
+        return _test_clips(path, frames, clip, clips, crops, rng)
+    except FramesMissing as missing:
+        if not missing.available:
+            raise
+        if rng is not None and state is not None:
+            rng.set_state(state)
+        return _test_clips(path, missing.available, clip, clips, crops, rng)
+
+
+test_clips.__test__ = False  # type: ignore[attr-defined]  # the name is not a test's
+
+
+def normalise(clips: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """uint8 (B,T,H,W,3) → (x - mean) / std, float32 (B,3,T,H,W), a permuted view of channels-last memory."""
+    width = clips.shape[-2]
+    # A whole row at a time: an inner loop over 3 channels would cost ten times as much on a CPU.
+    mean_row = torch.tensor(mean, device=clips.device).repeat(width)
+    scale_row = torch.tensor(std, device=clips.device).reciprocal().repeat(width)
+    values = clips.flatten(-2).float().sub_(mean_row).mul_(scale_row)
+    return values.view(clips.shape).permute(0, 4, 1, 2, 3)
+
+
+def short_side_size(height: int, width: int, target: int) -> tuple[int, int]:
+    """(height, width) after resizing the short side to `target`, rounded as the released resize does."""
+    scale = target / min(height, width)
+    return int(height * scale + 0.5), int(width * scale + 0.5)
+
+
+def margin_size(size: int) -> int:
+    """Short side from which a crop of `size` is taken: 256 for 224."""
+    return int(256 / 224 * size)
+
+
+def random_resized_crop(
+    height: int,
+    width: int,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+    rng: np.random.RandomState,
+    position: random.Random,
+) -> Box:
+    """(x1,y1,x2,y2) of a random share `scale` of the frame with aspect (w/h) `ratio`, log-uniform.
+
+    `rng` draws ten ratios and then ten shares; the first box that fits is placed by `position`, x before y, as in the
+    released pipeline, whose two generators these are. If none fits: the centred square of the short side.
+    """
+    ratios = np.exp(rng.uniform(np.log(ratio[0]), np.log(ratio[1]), size=10))
+    areas = rng.uniform(*scale, size=10) * height * width
+    widths = np.round(np.sqrt(areas * ratios)).astype(int)
+    heights = np.round(np.sqrt(areas / ratios)).astype(int)
+    for w, h in zip(widths.tolist(), heights.tolist(), strict=True):
+        if 0 < w <= width and 0 < h <= height:
+            x, y = position.randint(0, width - w), position.randint(0, height - h)
+            return x, y, x + w, y + h
+    side = min(height, width)
+    x, y = (width - side) // 2, (height - side) // 2
+    return x, y, x + side, y + side
+
+
+def view_boxes(height: int, width: int, size: int, crops: int) -> list[Box]:
+    """Square test crops of a frame: the centre, or along the long side left/top, right/bottom, middle."""
+    x, y = (width - size) // 2, (height - size) // 2
+    if x < 0 or y < 0:
+        raise ValueError(f"no crop of {size} pixels in a frame of {width}x{height}: resize it first")
+    if crops == 1:
+        corners = [(x, y)]
+    elif crops == 3:
+        corners = [(0, y), (2 * x, y), (x, y)] if width > height else [(x, 0), (x, 2 * y), (x, y)]
+    else:
+        raise ValueError(f"{crops} crops per clip: take 1 or 3")
+    return [(x, y, x + size, y + size) for x, y in corners]
+
+
+def test_views(frames: np.ndarray, size: int, crops: int) -> np.ndarray:
+    """Frames (N,H,W,3) whose short side is resized already → their crops (crops,N,S,S,3), in the order of view_boxes."""
+    boxes = view_boxes(*frames.shape[1:3], size, crops)
+    return np.stack([frames[:, y1:y2, x1:x2] for x1, y1, x2, y2 in boxes])
+
+
+test_views.__test__ = False  # type: ignore[attr-defined]  # the name is not a test's
+
+
+def recolour(clip: np.ndarray, augment: Augment, rng: np.random.RandomState) -> np.ndarray:
+    """Colour jitter and grey of a clip uint8 (T,H,W,3), each with its probability, for the clip as a whole.
+
+    With `jitter_per_frame` every frame draws its own jitter, as released (it flickers).
+    """
+    jitter, grey = rng.random_sample() < augment.jitter, rng.random_sample() < augment.grey
+    if not (jitter or grey):
+        return clip
+    images = clip if augment.jitter_per_frame else clip.reshape(1, -1, *clip.shape[2:])
+    recoloured = []
+    for image in images:
+        steps = _draw_jitter(augment, rng) if jitter else []
+        matrix = colour_matrix(cv2.mean(image)[:3], [*steps, ("saturation", 0.0)] if grey else steps)
+        recoloured.append(cv2.transform(image, matrix))
+    return np.stack(recoloured).reshape(clip.shape)
+
+
+def colour_matrix(mean: Sequence[float], steps: Sequence[tuple[str, float]]) -> np.ndarray:
+    """3x4 matrix that applies `steps`, (brightness | contrast | saturation, factor) or (hue, share of a turn), in
+    their order to an RGB image of colour `mean` on average, 0..255.
+
+    One matrix is two orders of magnitude faster than the image operations of PIL. It differs from them in that values
+    are clamped once, at the end, and that hue is turned in YIQ, which keeps luma, instead of HSV.
+    """
+    matrix = np.eye(4)
+    for name, value in steps:
+        step = np.eye(4)
+        if name == "brightness":
+            step[:3, :3] *= value
+        elif name == "contrast":
+            step[:3, :3] *= value
+            step[:3, 3] = (1 - value) * LUMA @ (matrix @ [*mean, 1.0])[:3]
+        elif name == "saturation":
+            step[:3, :3] = value * np.eye(3) + (1 - value) * LUMA
+        else:
+            cosine, sine = cos(2 * pi * value), sin(2 * pi * value)
+            turn = np.array([[1, 0, 0], [0, cosine, sine], [0, -sine, cosine]])
+            step[:3, :3] = np.linalg.inv(YIQ) @ turn @ YIQ
+        matrix = step @ matrix
+    return matrix[:3]
+
+
+def erase(clip: np.ndarray, colour: Sequence[float], rng: np.random.RandomState) -> np.ndarray:
+    """`clip` (T,H,W,3) with one random box, 1/50 to 1/3 of the frame, filled with `colour` in all frames."""
+    height, width = clip.shape[1:3]
+    box = random_resized_crop(height, width, (0.02, 1 / 3), (0.3, 1 / 0.3), rng, _position(rng))
+    x1, y1, x2, y2 = box
+    erased = clip.copy()
+    erased[:, y1:y2, x1:x2] = np.rint(colour)
+    return erased
+
+
+def _train_clip(
+    path: str | Path, info: VideoInfo, frames: int, clip: Clip, augment: Augment, rng: np.random.RandomState
+) -> np.ndarray:
+    indices = train_indices(frames, clip, rng)
+    height, width = short_side_size(info.height, info.width, margin_size(clip.size))
+    box = random_resized_crop(height, width, augment.scale, augment.ratio, rng, _position(rng))
+    box = _rescale(box, height, width, info.height, info.width)
+    pixels = read_frames(path, indices, box=box, size=(clip.size, clip.size))
+    if rng.random_sample() < augment.flip:
+        # cv2 flips 3-byte pixels forty times faster than numpy copies them.
+        pixels = cv2.flip(pixels.reshape(-1, *pixels.shape[2:]), 1).reshape(pixels.shape)
+    if augment.randaugment is not None:
+        pixels = randaugment(pixels, parse_policy(augment.randaugment), rng)
+    pixels = recolour(pixels, augment, rng)
+    if rng.random_sample() < augment.erase:
+        pixels = erase(pixels, clip.mean, rng)
+    return pixels
+
+
+def _test_clips(
+    path: str | Path, frames: int, clip: Clip, clips: int, crops: int, rng: np.random.RandomState | None
+) -> np.ndarray:
+    indices = test_indices(frames, clip, clips, rng).reshape(-1)
+    pixels = read_frames(path, indices, short_side=margin_size(clip.size) if crops == 1 else clip.size)
+    return test_views(pixels, clip.size, crops).reshape(crops * clips, clip.frames, clip.size, clip.size, 3)
+
+
+def _rescale(box: Box, height: int, width: int, new_height: int, new_width: int) -> Box:
+    """`box` of a frame (height, width) in whole pixels of the same frame at another size; never empty."""
+    x_scale, y_scale = new_width / width, new_height / height
+    x1, y1 = min(round(box[0] * x_scale), new_width - 1), min(round(box[1] * y_scale), new_height - 1)
+    return x1, y1, max(x1 + 1, round(box[2] * x_scale)), max(y1 + 1, round(box[3] * y_scale))
+
+
+def _position(rng: np.random.RandomState) -> random.Random:
+    return random.Random(int(rng.randint(2**31)))
+
+
+def _draw_jitter(augment: Augment, rng: np.random.RandomState) -> list[tuple[str, float]]:
+    """Factors as torchvision draws them, in random order."""
+    steps = [
+        (name, rng.uniform(max(0.0, 1 - strength), 1 + strength))
+        for name, strength in (
+            ("brightness", augment.brightness),
+            ("contrast", augment.contrast),
+            ("saturation", augment.saturation),
+        )
+    ]
+    steps.append(("hue", rng.uniform(-augment.hue, augment.hue)))
+    return [steps[i] for i in rng.permutation(len(steps))]

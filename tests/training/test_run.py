@@ -1,0 +1,182 @@
+"""A run from settings to its folder: what is in it, how it goes on, how it fails."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+import vidstill
+from vidstill.config import ConfigError, resolve
+from vidstill.training.checkpoint import TrainingError, read_checkpoint
+from vidstill.video.decode import VideoError
+
+THREADS = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def command(settings: Sequence[str]) -> list[str]:
+    return [sys.executable, "-m", "vidstill", "train", *settings]
+
+
+def losses(folder: Path) -> list[tuple[object, ...]]:
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [(row["split"], row.get("step"), row["loss"], row.get("top1")) for row in rows]
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    assert losses(one) == losses(other)
+    a, b = read_checkpoint(one), read_checkpoint(other)
+    assert a is not None and b is not None
+    assert a.keys() == b.keys()
+    for key, value in a["weights"]["model"].items():
+        assert torch.equal(value, b["weights"]["model"][key]), key
+    assert (one / "predictions.csv").read_text() == (other / "predictions.csv").read_text()
+
+
+def test_the_run_folder_is_complete_and_loads(small: list[str], tmp_path: Path) -> None:
+    folder = vidstill.train(resolve(None, small))
+    names = {path.name for path in folder.iterdir()}
+    assert names >= {"config.yaml", "metrics.jsonl", "train.log", "last.pt", "best.safetensors", "best.json",
+                     "predictions.csv", "report.html"}  # fmt: skip
+    model = vidstill.load(folder)
+    assert model.classes is not None
+    assert model.input.frames == 4
+    assert model.input.seconds is not None
+    assert len(losses(folder)) == 5  # two epochs of train and val, one test
+    assert vidstill.train(resolve(None, small)) == folder  # finished: tested again, not trained
+    assert len(losses(folder)) == 5
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_killed_at_any_moment_and_started_again_gives_the_same_bits(
+    small: list[str], tmp_path: Path, workers: str
+) -> None:
+    settings = [*small, "--train.epochs", "3", "--train.save_every", "1", "--train.workers", workers,
+                "--train.ema", "0.9", "--augment.erase", "0.5", "--model.options", "{width: 8, drop_rate: 0.1}"]  # fmt: skip
+    whole = vidstill.train(resolve(None, [*settings, "--name", "whole"]))
+    broken = tmp_path / "broken"
+    for delay in (0.05, 0.35):  # seconds after the first checkpoint, so that training is really under way
+        process = subprocess.Popen(command([*settings, "--name", "broken"]), env=THREADS, stdout=subprocess.DEVNULL)
+        before = (broken / "last.pt").stat().st_mtime_ns if (broken / "last.pt").exists() else 0
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and process.poll() is None:
+            if (broken / "last.pt").exists() and (broken / "last.pt").stat().st_mtime_ns != before:
+                break
+            time.sleep(0.01)
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    saved = read_checkpoint(broken)
+    assert saved is not None
+    assert 0 < saved["step"] < 15, "the kills came too early or too late to test anything"
+    subprocess.run(command([*settings, "--name", "broken"]), env=THREADS, check=True, stdout=subprocess.DEVNULL)
+    assert_same_run(whole, broken)
+
+
+def test_ctrl_c_saves_and_the_run_goes_on(small: list[str], tmp_path: Path) -> None:
+    settings = [*small, "--train.epochs", "3"]
+    whole = vidstill.train(resolve(None, [*settings, "--name", "whole"]))
+    process = subprocess.Popen(
+        command([*settings, "--name", "stopped"]), env=THREADS, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    while not (tmp_path / "stopped" / "last.pt").exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    if process.returncode == 0:
+        pytest.skip("the run finished before the signal reached it")
+    assert process.returncode == 130
+    assert "goes on from here" in errors
+    subprocess.run(command([*settings, "--name", "stopped"]), env=THREADS, check=True, stdout=subprocess.DEVNULL)
+    assert_same_run(whole, tmp_path / "stopped")
+
+
+def test_fork_and_spawn_read_the_same_clips(small: list[str], tmp_path: Path) -> None:
+    one, other = (
+        vidstill.train(resolve(None, [*small, "--train.epochs", "1", "--train.workers", "1", "--train.start", start,
+                                      "--name", start]))  # fmt: skip
+        for start in ("fork", "spawn")
+    )
+    assert_same_run(one, other)
+
+
+def test_a_killed_loader_process_ends_in_one_line(small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vidstill.data import dataset
+
+    monkeypatch.setattr(dataset, "train_clip", lambda *arguments: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(TrainingError, match="loader process was killed"):
+        vidstill.train(resolve(None, [*small, "--train.workers", "1", "--train.start", "fork"]))
+
+
+@pytest.fixture
+def one_broken(embedded: Path, tmp_path: Path) -> Path:
+    """The embedded clips, one training and one test video replaced by text."""
+    import shutil
+
+    folder = tmp_path / "data"
+    shutil.copytree(embedded, folder)
+    for split in ("train", "test"):
+        next(iter(sorted((folder / split).rglob("*.mp4")))).write_text("not a video")
+    return folder
+
+
+@pytest.mark.parametrize("policy", ["replace", "skip"])
+def test_a_broken_video_is_counted_and_named(
+    small: list[str], one_broken: Path, policy: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = resolve(None, [*small, "--data.root", str(one_broken), "--data.on_error", policy])
+    folder = vidstill.train(run)
+    assert f"1 unreadable so far (on_error: {policy})" in (folder / "train.log").read_text()
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [row["unreadable"] for row in rows if row["split"] == "train"][-1] == 1
+    assert [row["unreadable"] for row in rows if row["split"] == "test"] == [1]
+
+
+def test_a_broken_video_stops_where_asked(small: list[str], one_broken: Path) -> None:
+    with pytest.raises(VideoError, match=r"\.mp4"):
+        vidstill.train(resolve(None, [*small, "--data.root", str(one_broken), "--data.on_error", "raise"]))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(small: list[str]) -> None:
+    with pytest.raises(TrainingError, match=r"lower optim\.lr"):
+        vidstill.train(resolve(None, [*small, "--optim.name", "sgd", "--optim.lr", "1e30", "--optim.clip_grad", "null"]))
+
+
+def test_wrong_devices_are_refused(small: list[str]) -> None:
+    with pytest.raises(ConfigError, match="fp16 needs a GPU"):
+        vidstill.train(resolve(None, [*small, "--train.accelerator", "auto", "--train.precision", "fp16"]))
+
+
+def test_accumulated_batches_equal_one_large_batch(small: list[str]) -> None:
+    plain = ["--augment.mixup", "0", "--augment.cutmix", "0", "--model.options", "{width: 8, drop_path_rate: 0}",
+             "--train.epochs", "1", "--optim.name", "sgd", "--augment.flip", "0"]  # fmt: skip
+    one = vidstill.train(resolve(None, [*small, *plain, "--train.batch", "8", "--name", "one"]))
+    two = vidstill.train(resolve(None, [*small, *plain, "--train.batch", "4", "--train.accumulate", "2", "--name", "two"]))
+    a, b = read_checkpoint(one), read_checkpoint(two)
+    assert a is not None and b is not None
+    for key, value in a["weights"]["model"].items():
+        torch.testing.assert_close(value, b["weights"]["model"][key], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_processes_train_like_one(small: list[str], tmp_path: Path, strategy: str) -> None:
+    settings = [*small, "--augment.mixup", "0", "--augment.cutmix", "0",
+                "--model.options", "{width: 8, drop_path_rate: 0}", "--optim.name", "sgd"]  # fmt: skip
+    one = vidstill.train(resolve(None, [*settings, "--train.batch", "4", "--name", "one"]))
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d",
+                "--rdzv-endpoint", "localhost:0", "-m", "vidstill", "train"]  # fmt: skip
+    subprocess.run(
+        [*torchrun, *settings, "--train.batch", "2", "--train.strategy", strategy, "--name", "two"],
+        env=THREADS, check=True, capture_output=True,
+    )  # fmt: skip
+    for (split, step, loss, top1), (split2, step2, loss2, top12) in zip(losses(one), losses(tmp_path / "two"), strict=True):
+        assert (split, step, top1) == (split2, step2, top12)
+        assert loss == pytest.approx(loss2, rel=2e-5)
+    paths = [(folder / "predictions.csv").read_text().splitlines() for folder in (one, tmp_path / "two")]
+    assert [line.split(",")[:3] for line in paths[0]] == [line.split(",")[:3] for line in paths[1]]
