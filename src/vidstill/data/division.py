@@ -1,4 +1,4 @@
-"""Undivided videos → parts, one of which is held out. A function of names, labels and seed: the same on every machine."""
+"""Undivided videos → parts of which one is held out: a function of names, labels and seed, alike on every machine."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def stratified_parts(names: Sequence[str], labels: Sequence[int], folds: int, se
 def group_parts(groups: Sequence[str], labels: Sequence[int], folds: int, seed: int) -> list[int]:
     """The part 0..folds-1 of each video, no group in two parts, classes and sizes as even as that allows.
 
-    The largest groups are placed first, each where it adds least to the sum over parts and classes of (count / class size)².
-    With as many folds as groups each group is a part. Raises ValueError for fewer groups than folds.
+    The largest groups are placed first, each where it adds least to the sum, over parts and classes, of
+    (count / class size)². With as many folds as groups each group is a part. Raises ValueError for fewer groups.
     """
     contents: dict[str, Counter[int | None]] = defaultdict(Counter)
     for group, label in zip(groups, labels, strict=True):
@@ -35,7 +35,10 @@ def group_parts(groups: Sequence[str], labels: Sequence[int], folds: int, seed: 
     placed: dict[str, int] = {}
     for group in sorted(contents, key=lambda g: (-contents[g][None], _draw(seed, g), g)):
         more = contents[group]
-        cost = [sum((part[c] + n) ** 2 / sizes[c] ** 2 - part[c] ** 2 / sizes[c] ** 2 for c, n in more.items()) for part in filled]
+        cost = [
+            sum((part[c] + n) ** 2 / sizes[c] ** 2 - part[c] ** 2 / sizes[c] ** 2 for c, n in more.items())
+            for part in filled
+        ]
         placed[group] = min(range(folds), key=cost.__getitem__)
         filled[placed[group]].update(more)
     return [placed[group] for group in groups]

@@ -71,9 +71,9 @@ def randaugment(clip: np.ndarray, policy: Policy, rng: np.random.RandomState) ->
 
 
 def strength(operation: str, magnitude: float, negative: bool = False) -> float | None:
-    """What an operation takes at a magnitude of 0 to 10: degrees, bits, threshold, offset, enhancement factor, shear, or
-    share of the side; None where it takes nothing. `negative` turns geometric operations and the offset from 1 of
-    increasing enhancements around.
+    """What an operation takes at a magnitude of 0 to 10: degrees, bits, threshold, offset, enhancement factor, shear,
+    or share of the side; None where it takes nothing. `negative` turns geometric operations around, and the distance
+    from 1 of increasing enhancements.
     """
     name = operation.removesuffix("Increasing")
     increasing = name != operation

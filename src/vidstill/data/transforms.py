@@ -66,11 +66,10 @@ test_clips.__test__ = False  # type: ignore[attr-defined]  # the name is not a t
 
 def normalise(clips: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """uint8 (B,T,H,W,3) → (x - mean) / std, float32 (B,3,T,H,W), a permuted view of channels-last memory."""
-    width = clips.shape[-2]
-    # A whole row at a time: an inner loop over 3 channels would cost ten times as much on a CPU.
-    mean_row = torch.tensor(mean, device=clips.device).repeat(width)
-    scale_row = torch.tensor(std, device=clips.device).reciprocal().repeat(width)
-    values = clips.flatten(-2).float().sub_(mean_row).mul_(scale_row)
+    # A whole row at a time: an inner loop over 3 channels would cost ten times as much on a CPU. Not made on the
+    # device, because that would wait for it.
+    mean_row, std_row = torch.tensor([mean, std]).repeat(1, clips.shape[-2]).to(clips.device, non_blocking=True)
+    values = clips.flatten(-2).float().sub_(mean_row).div_(std_row)
     return values.view(clips.shape).permute(0, 4, 1, 2, 3)
 
 
@@ -126,8 +125,8 @@ def view_boxes(height: int, width: int, size: int, crops: int) -> list[Box]:
 
 
 def test_views(frames: np.ndarray, size: int, crops: int) -> np.ndarray:
-    """Frames (N,H,W,3) whose short side is resized already → their crops (crops,N,S,S,3), in the order of view_boxes."""
-    boxes = view_boxes(*frames.shape[1:3], size, crops)
+    """Frames (N,H,W,3), their short side resized already → crops (crops,N,S,S,3), in the order of view_boxes."""
+    boxes = view_boxes(frames.shape[1], frames.shape[2], size, crops)
     return np.stack([frames[:, y1:y2, x1:x2] for x1, y1, x2, y2 in boxes])
 
 
@@ -143,12 +142,12 @@ def recolour(clip: np.ndarray, augment: Augment, rng: np.random.RandomState) -> 
     if not (jitter or grey):
         return clip
     images = clip if augment.jitter_per_frame else clip.reshape(1, -1, *clip.shape[2:])
-    recoloured = []
-    for image in images:
+    recoloured = np.empty_like(images)
+    for image, result in zip(images, recoloured, strict=True):
         steps = _draw_jitter(augment, rng) if jitter else []
         matrix = colour_matrix(cv2.mean(image)[:3], [*steps, ("saturation", 0.0)] if grey else steps)
-        recoloured.append(cv2.transform(image, matrix))
-    return np.stack(recoloured).reshape(clip.shape)
+        cv2.transform(image, matrix, result)
+    return recoloured.reshape(clip.shape)
 
 
 def colour_matrix(mean: Sequence[float], steps: Sequence[tuple[str, float]]) -> np.ndarray:

@@ -14,16 +14,16 @@ _HEADERS = ("action", "class", "classes", "label", "name")
 
 
 def shipped() -> list[str]:
-    """Names of the shipped lists: `ucf101` is the official order, `ucf101_dvfl` that of the DVFL-Net files, and so on."""
+    """Names of the shipped lists; `ucf101` and `hmdb51` are the official orders, `…_dvfl` those of DVFL-Net's files."""
     return sorted(path.stem for path in _FOLDER.glob("*.txt"))
 
 
 def class_names(source: str | Path) -> list[str]:
     """The names in order of their ids, from a shipped list (`kinetics400`) or a file.
 
-    A file holds one name per line, or `id,name` with or without a header, or `id name` as UCF101's classInd.txt; ids count
-    up from 0 or 1. A line is split at its first comma only: names may hold commas. Raises ValueError for an unknown list, an
-    empty one, a name that comes twice, or ids out of order.
+    A file holds one name per line, or `id,name` with or without a header, or `id name` as UCF101's classInd.txt; ids
+    count up from 0 or 1. A line is split at its first comma only, for names may hold commas. Raises ValueError for an
+    unknown list, an empty one, a name that comes twice, or ids out of order.
     """
     known = shipped()
     path = _FOLDER / f"{source}.txt" if str(source) in known else Path(source)
@@ -52,7 +52,7 @@ def read_text(path: Path) -> str:
 def spelling(name: str) -> str:
     """What is left of a name when case, spaces and punctuation are not looked at.
 
-    Data sets spell one class in several ways: `HandstandPushups` and `HandStandPushups`, `arm wrestling` and `arm_wrestling`.
+    Data sets spell a class in several ways: HandstandPushups and HandStandPushups, arm wrestling and arm_wrestling.
     """
     return "".join(filter(str.isalnum, unicodedata.normalize("NFKC", name).casefold())) or name
 

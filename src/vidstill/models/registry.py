@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 
 from vidstill.config import Clip
+from vidstill.models.catalogue import CATALOGUE
 
 
 class VideoModel(nn.Module):
@@ -31,6 +32,11 @@ class VideoModel(nn.Module):
     def reset_classifier(self, num_classes: int) -> None:
         raise NotImplementedError
 
+    def adapt_state(self, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], set[str], list[str], list[str]]:
+        """Weights of a released file in this model's layout: the state, the keys of this model that it may lack, the
+        file's keys that are not used, and a note for each change. The model may change itself to match the file."""
+        return state, set(), [], []
+
     def optimise_for_inference(self) -> VideoModel:
         """Trade training for speed, in place: same logits to rounding. Models without such a form stay as they are."""
         return self.eval()
@@ -39,7 +45,6 @@ class VideoModel(nn.Module):
 Builder = TypeVar("Builder", bound=Callable[..., VideoModel])
 
 _BUILDERS: dict[str, Callable[..., VideoModel]] = {}
-_FAMILIES = ("focal",)  # modules of vidstill.models that register models
 
 
 def register_model(builder: Builder) -> Builder:
@@ -49,7 +54,7 @@ def register_model(builder: Builder) -> Builder:
 
 
 def _builders() -> dict[str, Callable[..., VideoModel]]:
-    for family in _FAMILIES:
+    for family in {entry.module for entry in CATALOGUE.values()}:
         importlib.import_module(f"vidstill.models.{family}")
     return _BUILDERS
 

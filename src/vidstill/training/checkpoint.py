@@ -6,10 +6,9 @@ import contextlib
 import fcntl
 import importlib.util
 import json
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 import yaml
@@ -17,6 +16,7 @@ from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 
 from vidstill.config import Run
+from vidstill.files import atomic
 
 # Settings that change how fast a run goes, not what it computes: they may differ when it is resumed.
 FREE = ("train.workers", "train.start", "train.save_every", "out")
@@ -24,24 +24,6 @@ FREE = ("train.workers", "train.start", "train.save_every", "out")
 
 class TrainingError(ValueError):
     """A run that cannot start or go on; the message says what is safe on disk and how to continue."""
-
-
-@contextlib.contextmanager
-def atomic(path: Path) -> Iterator[IO[bytes]]:
-    """A file that appears under `path` only when it is complete and on disk; a full disk leaves the old one."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except (OSError, RuntimeError) as error:  # torch.save turns a failed write into RuntimeError
-        cause = error if isinstance(error, OSError) else error.__context__ or error
-        kept = "the one before is intact; " if path.exists() else ""
-        raise TrainingError(f"cannot write {path}: {cause}; {kept}free the disk and start the run again") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -103,7 +103,7 @@ def test(
     fabric = make_fabric(run)
     fabric.launch()
     model = load(path).to(fabric.device)
-    annotations = read_checked(run, splits=("test", "val"))
+    annotations = read_checked(run, fabric)
     if annotations.classes != model.classes:
         raise ConfigError(_class_difference(annotations.classes, model.classes or []))
     run.clip = model.input
@@ -147,12 +147,18 @@ def _shard(objective: nn.Module, mesh: DeviceMesh) -> nn.Module:
     return fully_shard(objective, mesh=mesh["data_parallel"])
 
 
-def read_checked(run: Run, splits: Sequence[str] = ("train", "val", "test")) -> Annotations:
-    """The videos of the run, embedded ones made when they are missing. Raises ConfigError for data that cannot be
-    trained on; what is merely suspicious is logged."""
+def read_checked(run: Run, fabric: Fabric) -> Annotations:
+    """The videos of the run, embedded ones made where they are missing. Raises ConfigError for data that cannot be
+    trained on as it is; what is merely suspicious is logged."""
     if run.data.format == "synthetic":
-        make_synthetic(run.data.root, seed=run.seed)
+        if fabric.is_global_zero:
+            make_synthetic(run.data.root, seed=run.seed)
+        fabric.barrier()
     annotations = read_annotations(run.data, run.seed)
+    for problem in find_problems(annotations) if fabric.is_global_zero else ():
+        if problem.fatal:
+            raise ConfigError(f"{problem}; `vidstill check` tells more")
+        log.warning("%s", problem)
     return annotations
 
 

@@ -1,0 +1,289 @@
+"""Labelled videos in splits, from any accepted format, and what is wrong with them."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence, Sized
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path, PurePosixPath
+
+from vidstill.config import Data
+from vidstill.data.division import group_parts, stratified_parts
+from vidstill.data.duplicates import identify, stat_all
+from vidstill.data.formats import read_listing
+from vidstill.data.lists import is_number
+from vidstill.data.rows import UNDIVIDED, Listing, Row
+from vidstill.labels import class_indices, class_names, spelling
+
+# File names (without suffix) of data sets that cut several videos out of one recording
+_SOURCES = [
+    re.compile(pattern)
+    for pattern in (
+        r"v_(\w+)_(g\d+)_c\d+",  # UCF101, UCF50: groups are counted in each class anew
+        r"v_([a-z]+(?:_[a-z]+)*)_(\d+)_\d+",  # UCF11
+        r"(.+)_[fhlu]_(?:cm|nm)_np\d+_(?:ba|fr|le|ri)_(?:goo|med|bad)_\d+",  # HMDB51
+        r"(person\d\d)_[a-z]+_d\d(?:_uncomp)?",  # KTH
+        r"([\w-]{11})_\d{6}_\d{6}",  # Kinetics
+    )
+]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One labelled video. `group` names its source: videos of one group must not be in two splits."""
+
+    path: Path
+    label: int
+    group: str | None = None
+
+
+@dataclass
+class Annotations:
+    """Class names in order of ids, and the videos of the splits that there are: "train", "val", "test".
+
+    `notes` are what the reader found worth knowing, e.g. listed videos that it left out.
+    """
+
+    classes: list[str]
+    splits: dict[str, list[Sample]]
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One line about a data set. It is `fatal` where training could not do what the annotations say."""
+
+    text: str
+    fatal: bool = False
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def read_annotations(data: Data, seed: int = 0) -> Annotations:
+    """The videos that `data` describes, in the order of their list or of their names.
+
+    What comes divided stays as it is; official lists give "train" and "test". What does not is cut into `data.folds`
+    parts, stratified or by group, of which part `data.fold` is "val": the same on every machine for one seed.
+
+    Raises ValueError, in one line with file and line number, for a format that cannot be told, a label that is no class
+    (with the range that is allowed, and whether the labels look 1-based), or a group pattern that does not fit.
+    """
+    listing = read_listing(data)
+    classes, labels = _resolve_labels(listing, data.classes)
+    groups = {row: _group(row, data.group) for rows in listing.rows.values() for row in rows}
+    splits = {
+        split: [Sample(row.path, labels[row], groups[row]) for row in rows]
+        for split, rows in listing.rows.items()
+        if rows
+    }
+    if UNDIVIDED in splits:
+        splits = _divide(listing.rows[UNDIVIDED], splits[UNDIVIDED], data, seed)
+    return Annotations(classes, splits, listing.notes)
+
+
+def _resolve_labels(listing: Listing, given: str | None) -> tuple[list[str], dict[Row, int]]:
+    """Class names, and the id of each row. Labels of a list are ids where every one is a number."""
+    rows = [row for split in listing.rows.values() for row in split]
+    classes = class_names(given) if given else listing.classes
+    if not listing.named and all(is_number(row.label) for row in rows):
+        labels = {row: int(row.label) for row in rows}
+        _check_range(labels, len(classes) if classes else None)
+        return classes or _folder_names(labels), labels
+    classes = classes or sorted({row.label for row in rows})
+    known = class_indices(classes)
+    labels = {}
+    for row in rows:
+        index = known.get(row.label, known.get(spelling(row.label)))
+        if index is None:
+            near = difflib.get_close_matches(row.label, classes, 1)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            raise ValueError(
+                f"{row.where}: {row.label!r} is none of the {len(classes)} classes of {given or 'the list'}{hint}"
+            )
+        labels[row] = index
+    return classes, labels
+
+
+def _check_range(labels: dict[Row, int], count: int | None) -> None:
+    """Ids must be 0..count-1; without a class list they must start at 0 and leave no great gaps."""
+    ranges: dict[Path, tuple[int, int]] = {}
+    for row, label in labels.items():
+        low, high = ranges.get(row.source, (label, label))
+        ranges[row.source] = min(low, label), max(high, label)
+    lowest, highest = min(low for low, _ in ranges.values()), max(high for _, high in ranges.values())
+    if count is None:
+        if lowest > 0:
+            source = min(ranges, key=lambda path: ranges[path])
+            mend = "1-based; subtract one" if lowest == 1 else "they start at 0 unless data.classes names the classes"
+            raise ValueError(f"{source}: labels run {lowest}..{highest}: {mend}")
+        count = max(1000, 2 * len(set(labels.values())))  # beyond that a label is a slip
+    for row, label in labels.items():
+        if not 0 <= label < count:
+            low, high = ranges[row.source]
+            mend = f"1-based; subtract one (allowed are 0..{count - 1})" if (low, high) == (1, count) else (
+                f"{row.where} has {label}, but allowed are 0..{count - 1}"
+            )  # fmt: skip
+            raise ValueError(f"{row.source}: labels run {low}..{high}: {mend}")
+
+
+def _folder_names(labels: dict[Row, int]) -> list[str]:
+    """Names for ids without a class list: the folders of the videos where they tell ids apart, else the numbers."""
+    folders: dict[int, set[str]] = defaultdict(set)
+    for row, label in labels.items():
+        folders[label].add(PurePosixPath(row.name).parent.name)
+    names = [next(iter(names)) for names in folders.values() if len(names) == 1]
+    if len(names) == len(set(names)) == len(folders) == max(folders) + 1 and all(names):
+        return [next(iter(folders[label])) for label in range(len(folders))]
+    return [str(label) for label in range(max(folders) + 1)]
+
+
+def _group(row: Row, pattern: str | None) -> str | None:
+    """What the row says, else what `pattern` (or a known way of naming) captures in its path."""
+    if row.group is not None:
+        return row.group
+    if pattern is None:
+        stem = PurePosixPath(row.name).stem
+        match = next(filter(None, (known.fullmatch(stem) for known in _SOURCES)), None)
+    else:
+        try:
+            match = re.search(pattern, row.name)
+        except re.error as error:
+            raise ValueError(f"data.group {pattern!r} is no regular expression: {error}") from None
+        if match is None:
+            raise ValueError(f"data.group {pattern!r} does not fit {row.name}")
+        if not match.groups():
+            raise ValueError(rf"data.group {pattern!r}: put what names the source in parentheses, as in '_(g\d+)_'")
+    return "/".join(part for part in match.groups() if part) if match else None
+
+
+def _divide(rows: Sequence[Row], samples: Sequence[Sample], data: Data, seed: int) -> dict[str, list[Sample]]:
+    if data.fold > data.folds:
+        raise ValueError(f"data.fold {data.fold}: there are only {data.folds} parts (data.folds)")
+    labels = [sample.label for sample in samples]
+    if data.split == "group":
+        groups = [sample.group for sample in samples if sample.group]
+        if len(groups) < len(samples):
+            nameless = next(row.name for row, sample in zip(rows, samples, strict=True) if not sample.group)
+            raise ValueError(
+                f"data.split group: no source is known for {nameless}; give data.group, a regular expression"
+            )
+        parts = group_parts(groups, labels, data.folds, seed)
+    else:
+        parts = stratified_parts([row.name for row in rows], labels, data.folds, seed)
+    held_out = data.fold - 1
+    if held_out not in parts:
+        raise ValueError(f"data.fold {data.fold}: {len(samples)} videos leave this part empty; set data.folds lower")
+    return {
+        "train": [sample for sample, part in zip(samples, parts, strict=True) if part != held_out],
+        "val": [sample for sample, part in zip(samples, parts, strict=True) if part == held_out],
+    }
+
+
+def find_problems(annotations: Annotations) -> list[Problem]:
+    """What speaks against training on these videos, fatal first.
+
+    Fatal: a file that is missing, a label out of range, a single class. Else: a class without training videos, a video
+    with two labels or in a folder named after another class, and leaks: a video (same file, or same content) or a
+    source group in two splits. Looks up every file, and opens those whose size occurs in two splits.
+    """
+    splits = annotations.splits
+    paths = list(dict.fromkeys(sample.path for samples in splits.values() for sample in samples))
+    files = stat_all(paths)
+    problems = [
+        *_missing(splits, files),
+        *_out_of_range(annotations),
+        *_without_training(annotations),
+        *_contradictions(annotations),
+        *_shared_videos(splits, files),
+        *_shared_groups(splits),
+        *(Problem(note) for note in annotations.notes),
+    ]
+    return sorted(problems, key=lambda problem: not problem.fatal)
+
+
+def _missing(splits: dict[str, list[Sample]], files: dict[Path, os.stat_result]) -> Iterable[Problem]:
+    for split, samples in splits.items():
+        missing = [sample.path for sample in samples if sample.path not in files]
+        if missing:
+            yield Problem(f"{split}: {_of(missing, samples, 'videos')} are missing: {_few(missing)}", fatal=True)
+
+
+def _out_of_range(annotations: Annotations) -> Iterable[Problem]:
+    count = len(annotations.classes)
+    if count < 2:
+        yield Problem(f"there is only one class: {_few(annotations.classes)}", fatal=True)
+    for split, samples in annotations.splits.items():
+        wrong = [f"{sample.path} has {sample.label}" for sample in samples if not 0 <= sample.label < count]
+        if wrong:
+            yield Problem(f"{split}: {len(wrong)} labels are not in 0..{count - 1}: {_few(wrong)}", fatal=True)
+
+
+def _without_training(annotations: Annotations) -> Iterable[Problem]:
+    if "train" in annotations.splits:
+        present = {sample.label for sample in annotations.splits["train"]}
+        empty = [name for label, name in enumerate(annotations.classes) if label not in present]
+        if empty:
+            yield Problem(f"train: {_of(empty, annotations.classes, 'classes')} have no video: {_few(empty)}")
+
+
+def _contradictions(annotations: Annotations) -> Iterable[Problem]:
+    """Videos with two labels, and videos in a folder that is named after another class than theirs."""
+    classes = annotations.classes
+    known = {name: label for label, name in enumerate(classes)}
+    labels: dict[Path, set[int]] = defaultdict(set)
+    for split, samples in annotations.splits.items():
+        astray = []
+        for sample in samples:
+            labels[sample.path].add(sample.label)
+            folder = sample.path.parent.name
+            if known.get(folder, sample.label) != sample.label and 0 <= sample.label < len(classes):
+                astray.append(f"{sample.path} is {classes[sample.label]}")
+        if astray:
+            yield Problem(
+                f"{split}: {_of(astray, samples, 'videos')} lie in a folder named after another class: {_few(astray)}; "
+                "is data.classes in the order of these labels?"
+            )
+    double = [path for path, given in labels.items() if len(given) > 1]
+    if double:
+        yield Problem(f"{len(double)} videos have two labels: {_few(double)}")
+
+
+def _shared_videos(splits: dict[str, list[Sample]], files: dict[Path, os.stat_result]) -> Iterable[Problem]:
+    where: dict[Path, set[str]] = defaultdict(set)
+    for split, samples in splits.items():
+        for sample in samples:
+            where[sample.path].add(split)
+    marks = identify(files, where)
+    for first, second in combinations(splits, 2):
+        known = {marks[sample.path]: sample.path for sample in splits[first] if sample.path in marks}
+        pairs = [(sample.path, known.get(marks[sample.path])) for sample in splits[second] if sample.path in marks]
+        shared = [str(path) if path == other else f"{path} = {other}" for path, other in pairs if other]
+        if shared:
+            yield Problem(
+                f"leak: {_of(shared, splits[second], f'videos of {second}')} are in {first} too: {_few(shared)}"
+            )
+
+
+def _shared_groups(splits: dict[str, list[Sample]]) -> Iterable[Problem]:
+    for first, second in combinations(splits, 2):
+        known = {sample.group for sample in splits[first] if sample.group}
+        groups = {sample.group for sample in splits[second] if sample.group}
+        if shared := sorted(known & groups):
+            videos = sum(sample.group in known for sample in splits[second])
+            yield Problem(
+                f"leak: {_of(shared, groups, f'groups of {second}')} ({videos} of {len(splits[second])} videos) "
+                f"are in {first} too: {_few(shared)}"
+            )
+
+
+def _of(some: Sized, among: Sized, what: str) -> str:
+    return f"{len(some)} of {len(among)} {what}"
+
+
+def _few(items: Sequence[object]) -> str:
+    return ", ".join(map(str, items[:3])) + (" …" if items[3:] else "")

@@ -1,0 +1,134 @@
+"""List files (`path,label` lines or JSON) → rows."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from vidstill.data.rows import VIDEO_SUFFIXES, Row
+from vidstill.labels import read_text
+
+# header words, letters only: "Video Path" is videopath
+_PATH_WORDS = {"path", "video", "videopath", "videoname", "filename", "file", "filepath", "name", "clip"}
+_LABEL_WORDS = {
+    "label", "labels", "class", "classid", "classname", "labelid", "category", "action", "target", "directorynumber",
+}  # fmt: skip
+_SUFFIX = "|".join(suffix[1:] for suffix in VIDEO_SUFFIXES)
+
+
+class Entry(NamedTuple):
+    line: int
+    name: str
+    label: str
+    group: str | None = None
+
+
+class Columns(NamedTuple):
+    path: int
+    label: int
+    group: int | None = None
+
+
+def read_rows(path: Path, root: Path) -> list[Row]:
+    """The rows of a list: `path,label` with comma, semicolon, tab or space, header or not; or JSON.
+
+    Paths are relative to `root`. Raises ValueError that names the file and the line.
+    """
+    entries = _from_json(path) if path.suffix.lower() == ".json" else _from_csv(path)
+    rows = []
+    for entry in entries:
+        name, label = entry.name.strip().replace("\\", "/"), entry.label.strip()
+        if not name or not label:
+            raise ValueError(f"{path} line {entry.line}: the {'label' if name else 'path'} is empty")
+        rows.append(Row(root / name, name, label, path, entry.line, (entry.group or "").strip() or None))
+    if not rows:
+        raise ValueError(f"{path}: lists no video")
+    return rows
+
+
+def is_number(text: str) -> bool:
+    return re.fullmatch(r"-?\d+", text.strip()) is not None
+
+
+def _from_json(path: Path) -> Iterator[Entry]:
+    """[{"filename" or "frame_dir": path, "label": id or [id]}, …] as the Video-FocalNet reader has it."""
+    try:
+        objects = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} line {error.lineno}: not JSON: {error.msg}") from None
+    if not isinstance(objects, list):
+        raise ValueError(f'{path}: give a list of {{"filename": "a/b.mp4", "label": [0]}}')
+    for number, item in enumerate(objects, 1):
+        name = item.get("filename", item.get("frame_dir")) if isinstance(item, dict) else None
+        if name is None or "label" not in item:
+            raise ValueError(f"{path} entry {number}: needs filename (or frame_dir) and label")
+        labels = item["label"] if isinstance(item["label"], list) else [item["label"]]
+        if len(labels) != 1:
+            raise ValueError(f"{path} entry {number}: {len(labels)} labels, but one per video is understood")
+        yield Entry(number, str(name), str(labels[0]))
+
+
+def _from_csv(path: Path) -> Iterator[Entry]:
+    table = list(_table(path))
+    columns = _columns(table)
+    width = len(table.pop(0)[1]) if columns else 0
+    for line, fields in table:
+        if columns is None:
+            yield Entry(line, *_path_and_label(fields, f"{path} line {line}"))
+        elif len(fields) != width:
+            raise ValueError(
+                f"{path} line {line}: {len(fields)} fields, the header has {width}: quote what holds a comma"
+            )
+        else:
+            group = None if columns.group is None else fields[columns.group]
+            yield Entry(line, fields[columns.path], fields[columns.label], group)
+
+
+def _table(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Line numbers and fields. The separator is the one of , ; and tab that most lines have, else the space."""
+    lines = read_text(path).split("\n")
+    sample = [line for line in lines[:20] if line.strip()]
+    separator = next((s for s in ",;\t" if 2 * sum(s in line for line in sample) > len(sample)), None)
+    if separator is None:
+        yield from ((number, _at_space(line.strip())) for number, line in enumerate(lines, 1) if line.strip())
+        return
+    reader = csv.reader(lines, delimiter=separator, strict=True)
+    try:
+        yield from ((reader.line_num, fields) for fields in reader if any(map(str.strip, fields)))
+    except csv.Error as error:
+        raise ValueError(f"{path} line {reader.line_num}: {error}; is a quotation mark left open?") from None
+
+
+def _at_space(line: str) -> list[str]:
+    """Path and label, both with spaces: parted after the suffix of a video, if one is seen, else at the last space."""
+    seen = re.fullmatch(rf"(.*\.(?:{_SUFFIX}))\s+(.+)", line, re.IGNORECASE)
+    return [seen[1], seen[2]] if seen else line.rsplit(maxsplit=1)
+
+
+def _columns(table: list[tuple[int, list[str]]]) -> Columns | None:
+    """Where a header puts path, label and group; None where the first line is a video already."""
+    if not table:
+        return None
+    first, *rest = (fields for _, fields in table)
+    words = [re.sub("[^a-z]", "", cell.casefold()) for cell in first]
+    paths = [column for column, word in enumerate(words) if word in _PATH_WORDS]
+    labels = [column for column, word in enumerate(words) if word in _LABEL_WORDS]
+    if paths and labels:
+        return Columns(paths[0], labels[0], words.index("group") if "group" in words else None)
+    numbered = bool(rest) and all(len(fields) == 2 and is_number(fields[1]) for fields in rest)
+    if numbered and len(first) == 2 and not is_number(first[1]) and not Path(first[0]).suffix:
+        return Columns(0, 1)
+    return None
+
+
+def _path_and_label(fields: list[str], where: str) -> tuple[str, str]:
+    """From a line without header; an unquoted comma in the path or in the class name is tolerated."""
+    if len(fields) < 2:
+        raise ValueError(f"{where}: {fields[0]!r} has no label; write path,label")
+    if (len(fields) > 2 and all(map(is_number, fields[-2:]))) or re.fullmatch(r"-?\d+(\s+-?\d+)+", fields[-1].strip()):
+        raise ValueError(f"{where}: several labels, but one per video is understood")
+    return (",".join(fields[:-1]), fields[-1]) if is_number(fields[-1]) else (fields[0], ",".join(fields[1:]))

@@ -1,0 +1,115 @@
+"""Frame numbers of clips: the released rules against plain arithmetic, and properties of all of them."""
+
+import itertools
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vidstill.config import Clip
+from vidstill.data import sampling
+
+CLIPS = st.builds(
+    Clip,
+    frames=st.integers(1, 33),
+    interval=st.integers(1, 12),
+    sampling=st.sampled_from(["sparse", "dense"]),
+)
+LENGTHS = st.integers(1, 400)
+
+
+def in_order(indices: np.ndarray, n: int, clip: Clip) -> bool:
+    """Sorted; random sparse clips of very short videos may end with frame 0, as the released rounding makes them."""
+    may_wrap = clip.sampling == "sparse" and n <= clip.frames
+    kept = indices[: np.flatnonzero(indices)[-1] + 1] if may_wrap and indices.any() else indices
+    return bool((np.diff(kept) >= 0).all())
+
+
+@given(LENGTHS, CLIPS, st.integers(0, 99))
+def test_training_frames_exist_and_are_in_order(n, clip, seed):
+    indices = sampling.train_indices(n, clip, np.random.RandomState(seed))
+    assert indices.shape == (clip.frames,) and indices.dtype == np.int64
+    assert indices.min() >= 0 and indices.max() < n
+    assert in_order(indices, n, clip)
+
+
+@given(LENGTHS, CLIPS, st.integers(1, 6), st.none() | st.integers(0, 99))
+def test_test_frames_exist_and_are_in_order(n, clip, clips, seed):
+    rng = None if seed is None else np.random.RandomState(seed)
+    indices = sampling.test_indices(n, clip, clips, rng)
+    assert indices.shape == (clips, clip.frames) and indices.dtype == np.int64
+    assert indices.min() >= 0 and indices.max() < n
+    assert all(in_order(row, n, clip) for row in indices)
+
+
+@given(st.integers(1, 400), st.sampled_from([1, 2, 4, 8, 16, 32]), st.integers(1, 8), st.sampled_from([1, 2, 4, 8]))
+def test_sparse_clips_divide_each_segment_evenly(n, frames, interval, clips):
+    """Exact rational arithmetic; powers of two, so that floats do not round."""
+    clip = Clip(frames=frames, interval=interval)
+    segment = Fraction(max(0, n - interval + 1), frames)
+    expected = [[int((i + Fraction(2 * m + 1, 2 * clips)) * segment) for i in range(frames)] for m in range(clips)]
+    np.testing.assert_array_equal(sampling.test_indices(n, clip, clips), expected)
+
+
+@given(st.integers(1, 300), st.integers(1, 16), st.integers(0, 99))
+def test_sparse_training_takes_one_frame_of_each_segment(segment_length, frames, seed):
+    clip = Clip(frames=frames, interval=4)
+    indices = sampling.train_indices(frames * segment_length + 3, clip, np.random.RandomState(seed))
+    np.testing.assert_array_equal(indices // segment_length, np.arange(frames))
+
+
+def test_every_frame_of_a_segment_is_drawn():
+    drawn = [sampling.train_indices(20, Clip(frames=4, interval=1), np.random.RandomState(seed)) for seed in range(99)]
+    assert set(np.concatenate(drawn)) == set(range(20))
+
+
+def test_random_test_clips_are_training_clips_of_interval_1():
+    clip = Clip(frames=8, interval=4)
+    rng, same = np.random.RandomState(3), np.random.RandomState(3)
+    expected = [sampling.train_indices(50, Clip(frames=8, interval=1), same) for _ in range(3)]
+    np.testing.assert_array_equal(sampling.test_indices(50, clip, 3, rng), expected)
+
+
+@given(LENGTHS, st.integers(1, 16), st.integers(1, 8), st.integers(0, 99))
+def test_dense_frames_are_an_interval_apart_until_the_last_frame(n, frames, interval, seed):
+    clip = Clip(frames=frames, interval=interval, sampling="dense")
+    rows = [sampling.train_indices(n, clip, np.random.RandomState(seed)), *sampling.test_indices(n, clip, 3)]
+    for row in rows:
+        np.testing.assert_array_equal(row, np.minimum(row[0] + interval * np.arange(frames), n - 1))
+        if n > (frames - 1) * interval:
+            assert row[-1] == row[0] + interval * (frames - 1)
+        else:
+            assert row[0] == 0
+
+
+def test_dense_test_clips_spread_over_the_video():
+    clip = Clip(frames=4, interval=2, sampling="dense")  # spans 7 frames: 100 possible starts in 106
+    np.testing.assert_array_equal(sampling.test_indices(106, clip, 4)[:, 0], [12, 37, 62, 87])
+    np.testing.assert_array_equal(sampling.test_indices(106, clip, 1)[:, 0], [50])
+
+
+@given(st.integers(1, 500), st.integers(1, 64), st.data())
+def test_windows_cover_every_frame(n, length, data):
+    stride = data.draw(st.integers(1, length))
+    found = sampling.windows(n, length, stride)
+    assert set().union(*(range(start, stop) for start, stop in found)) == set(range(n))
+    assert all(stop - start == min(n, length) for start, stop in found)
+    starts = [start for start, _ in found]
+    assert all(0 < later - earlier <= stride for earlier, later in itertools.pairwise(starts))
+    assert all(start % stride == 0 for start in starts[:-1])
+
+
+def test_nothing_to_sample_is_refused():
+    for call in (
+        lambda: sampling.train_indices(0, Clip(), np.random.RandomState(0)),
+        lambda: sampling.test_indices(0, Clip(), 1),
+        lambda: sampling.windows(0, 8, 4),
+    ):
+        with pytest.raises(ValueError, match="0 frames"):
+            call()
+    with pytest.raises(ValueError, match="at least 1"):
+        sampling.test_indices(10, Clip(), 0)
+    with pytest.raises(ValueError, match="stride from 1 to 8"):
+        sampling.windows(10, 8, 9)
