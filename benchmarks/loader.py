@@ -15,7 +15,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import av
@@ -82,21 +82,27 @@ def compare_samples(videos: dict[str, tuple[Path, str]], rounds: int, samples: i
 
 
 def compare_readers(videos: dict[str, tuple[Path, str]], rounds: int, samples: int) -> None:
-    """D4: reading, cropping and resizing against decoding alone."""
-    print(
-        "\n| video | decode of the file up to the last frame, ms | reader, ms | ratio | goal |\n|---|---|---|---|---|"
-    )
+    """D4: cropping, resizing and converting against decoding alone, plainly or only what the frames need.
+
+    The needed decoding also bounds the ratio of whole samples: less cannot be decoded without changing the frames.
+    """
+    print("\n| video | plain decode, ms | needed decode, ms | reader, ms | reader / needed | goal |")
+    print("|---|---|---|---|---|---|")
     for name, (path, _) in videos.items():
         info = probe(path)
-        bare, reader = medians(
+        crop = info.width // 8, info.height // 8, 7 * info.width // 8, 7 * info.height // 8
+        plain, needed, reader = medians(
             [
                 lambda seed, path=path, info=info: decode_only(path, info.frames, seed),
-                lambda seed, path=path, info=info: read_clip(path, info.frames, info.height, info.width, seed),
+                # A few pixels of each frame: what remains is opening and decoding.
+                lambda seed, path=path, info=info: read_clip(path, info.frames, (0, 0, 16, 16), 8, seed),
+                lambda seed, path=path, info=info, crop=crop: read_clip(path, info.frames, crop, CLIP.size, seed),
             ],
             rounds,
             samples,
         )
-        print(f"| {name} | {bare:.1f} | {reader:.1f} | {reader / bare:.2f} | D4 ≤ 1.25 |", flush=True)
+        ratio = reader / needed
+        print(f"| {name} | {plain:.1f} | {needed:.1f} | {reader:.1f} | {ratio:.2f} | D4 ≤ 1.25 |", flush=True)
 
 
 def compare_transport(rounds: int, batches: int = 24, batch: int = 8) -> None:
@@ -165,7 +171,7 @@ def decode_wanted(path: Path, indices: np.ndarray) -> list[np.ndarray]:
     return [found[min(index, max(found))] for index in indices.tolist()]
 
 
-def decode(path: Path):  # type: ignore[no-untyped-def]
+def decode(path: Path) -> Iterator[av.VideoFrame]:
     with av.open(str(path)) as container:
         container.streams.video[0].thread_type = "NONE"  # threads would cost more CPU time
         yield from container.decode(video=0)
@@ -202,10 +208,9 @@ def decode_only(path: Path, frames: int, seed: int) -> None:
             break
 
 
-def read_clip(path: Path, frames: int, height: int, width: int, seed: int) -> None:
+def read_clip(path: Path, frames: int, box: tuple[int, int, int, int], size: int, seed: int) -> None:
     indices = train_indices(frames, CLIP, np.random.RandomState(seed))
-    box = width // 8, height // 8, 7 * width // 8, 7 * height // 8
-    read_frames(path, indices, box=box, size=(CLIP.size, CLIP.size))
+    read_frames(path, indices, box=box, size=(size, size))
 
 
 class Repeated(Dataset[torch.Tensor]):

@@ -78,21 +78,21 @@ def moving_pictures(frames: int, height: int, width: int, seed: int = 0) -> list
     rng = np.random.RandomState(seed)
     side = int(1.6 * max(height, width))
     background = _texture(side, rng)
-    sprites = [_texture(max(16, height // 5), rng) for _ in range(6)]
-    phases, speeds = rng.uniform(0, 6.3, (6, 2)), rng.uniform(0.3, 1.5, (6, 2))
-    grain = rng.normal(0, 2.5, (8, height, width, 1)).astype(np.float32)
+    sprites = [_texture(max(16, height // 4), rng) for _ in range(6)]
+    starts, speeds = rng.uniform(0, 2 * np.pi, (6, 2)), rng.uniform(0.3, 1.5, (6, 2))
     shake = np.cumsum(rng.normal(0, 0.15, (frames, 2)), axis=0)
     pictures = []
     for t in range(frames):
         now = 2 * np.pi * t / 120
-        turn = cv2.getRotationMatrix2D((side / 2, side / 2), 0.5 * np.sin(now), 1 + 0.02 * np.sin(0.7 * now))
-        turn[:, 2] += [(width - side) / 2, (height - side) / 2] + shake[t] + [0.02 * width * np.sin(now), 0]
-        picture = cv2.warpAffine(background, turn, (width, height), borderMode=cv2.BORDER_REFLECT)
-        for sprite, phase, speed in zip(sprites, phases, speeds, strict=True):
+        view = cv2.getRotationMatrix2D((side / 2, side / 2), 0.5 * np.sin(now), 1 + 0.02 * np.sin(0.7 * now))
+        view[:, 2] += [(width - side) / 2, (height - side) / 2] + shake[t] + [0.02 * width * np.sin(now), 0]
+        picture = cv2.warpAffine(background, view, (width, height))
+        for sprite, start, speed in zip(sprites, starts, speeds, strict=True):
             h, w = sprite.shape[:2]
-            x, y = ((0.5 + 0.5 * np.sin(phase + speed * now)) * [width - w, height - h]).astype(int)
+            x, y = ((0.5 + 0.5 * np.sin(start + speed * now)) * [width - w, height - h]).astype(int)
             picture[y : y + h, x : x + w] = sprite
-        pictures.append(np.clip(picture + grain[rng.randint(8)], 0, 255).astype(np.uint8))
+        grain = cv2.randn(np.empty((height, width), np.float32), 0, 1.5)
+        pictures.append(np.clip(picture + grain[..., None], 0, 255).astype(np.uint8))
     return pictures
 
 

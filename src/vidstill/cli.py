@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from json import dumps
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -99,22 +100,30 @@ def predict(
         video: write the annotated video (.mp4 or .gif) of a single source here
         seconds: stop after so much of each source; a camera needs it, or Ctrl-C
     """
-    from vidstill.inference.predictor import predict_all
+    from vidstill.inference.overlay import annotate
+    from vidstill.inference.predictor import predict as label
 
     with _progress() as report:
-        predictions, failures = predict_all(
-            model, sources, window=window, stride=stride, top_k=top_k, seconds=seconds, video=video, report=report
+        predictions, failures = label(
+            model, *sources, window=window, stride=stride, seconds=seconds, report=report
         )
-    if json != "-":
-        _say(_prediction_table(predictions))
+        if video is not None:
+            if len(predictions) != 1:
+                raise ConfigError(f"--video shows one source, {len(predictions)} were labelled: give one file")
+            annotate(predictions[0].source, predictions[0], video, report=report)
+    if json == "-":
+        _write_json(json, [prediction.to_dict(top_k) for prediction in predictions])
+    else:
+        _say(_prediction_table(predictions, top_k))
     for failure in failures:
         _complain(str(failure))
-    if json is not None:
-        _write_json(json, [prediction.to_dict() for prediction in predictions])
+    if json not in (None, "-"):
+        _write_json(str(json), [prediction.to_dict(top_k) for prediction in predictions])
+        _last(Path(str(json)))
+    if video is not None:
+        _last(video)
     if failures:
         raise SystemExit(1)
-    if video is not None or json not in (None, "-"):
-        _last(video or Path(str(json)))
 
 
 def check(
@@ -180,7 +189,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         if "settings" in inspect.signature(function).parameters:
             settings, rest = _split_settings(function, rest)
-            function = functools.update_wrapper(functools.partial(function, settings=settings), function)
+            function = functools.partial(function, settings=settings)
         tyro.cli(function, prog=f"vidstill {verb}", args=rest, config=(tyro.conf.FlagCreatePairsOff,))
     except ConfigError as error:
         _complain(str(error))
@@ -227,23 +236,25 @@ def _complain(message: str) -> None:
 
 
 def _last(path: Path) -> None:
-    sys.stdout.write(f"{path}\n")
+    """Where the output went, said once by a run of many processes."""
+    if all(os.environ.get(rank, "0") == "0" for rank in ("RANK", "LOCAL_RANK", "NODE_RANK")):
+        sys.stdout.write(f"{path}\n")
 
 
 def _write_json(target: str, value: Any) -> None:
-    text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+    text = dumps(value, indent=1, ensure_ascii=False) + "\n"
     if target == "-":
         sys.stdout.write(text)
     else:
         Path(target).write_text(text, encoding="utf-8")
 
 
-def _prediction_table(predictions: Sequence[Any]) -> Any:
+def _prediction_table(predictions: Sequence[Any], top_k: int) -> Any:
     from rich.table import Table
 
     table = Table("source", "class", "score", "next", box=None, header_style="bold")
     for prediction in predictions:
-        (first, score), *others = prediction.top
+        (first, score), *others = prediction.top(top_k)
         table.add_row(prediction.source, first, f"{score:.3f}", "  ".join(f"{name} {s:.3f}" for name, s in others))
     return table
 

@@ -21,5 +21,6 @@ def run_demo(out: Path, seed: int, report: Callable[[dict[str, Any]], None], say
     sample = read_annotations(run.data, run.seed).splits["test"][0]
     prediction = Predictor(folder).predict(sample.path)
     annotated = annotate(sample.path, prediction, folder / "prediction.mp4")
-    say(f"{sample.path} shows {prediction.top[0][0]} ({prediction.top[0][1]:.2f}); annotated: {annotated}")
+    (name, score), *_ = prediction.top()
+    say(f"{sample.path} shows {name} ({score:.2f}); annotated: {annotated}")
     return folder / "report.html"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import defaultdict
 from collections.abc import Mapping
@@ -18,8 +19,10 @@ _THREADS = 16  # network drives answer slowly, but many at a time
 
 def stat_all(paths: list[Path]) -> dict[Path, os.stat_result]:
     """The directory entries of the paths that are there."""
+    shares = [paths[start::_THREADS] for start in range(_THREADS)]
     with ThreadPoolExecutor(_THREADS) as pool:
-        return {path: stat for path, stat in zip(paths, pool.map(_stat, paths), strict=True) if stat}
+        found = {path: stat for share in pool.map(_stat, shares) for path, stat in share}
+    return {path: found[path] for path in paths if path in found}
 
 
 def identify(files: Mapping[Path, os.stat_result], where: Mapping[Path, set[str]]) -> dict[Path, File]:
@@ -46,11 +49,12 @@ def identify(files: Mapping[Path, os.stat_result], where: Mapping[Path, set[str]
     return marks | {path: marks[paths[0]] for paths in alike.values() if across_splits(paths) for path in paths}
 
 
-def _stat(path: Path) -> os.stat_result | None:
-    try:
-        return path.stat()
-    except (OSError, ValueError):
-        return None
+def _stat(paths: list[Path]) -> list[tuple[Path, os.stat_result]]:
+    found = []
+    for path in paths:
+        with contextlib.suppress(OSError, ValueError):
+            found.append((path, path.stat()))
+    return found
 
 
 def _digest(path: Path, length: int | None) -> bytes:

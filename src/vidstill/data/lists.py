@@ -89,10 +89,10 @@ def _from_csv(path: Path) -> Iterator[Entry]:
 
 
 def _table(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Line numbers and fields. The separator is the one of , ; and tab that most lines have, else the space."""
+    """Line numbers and fields. The separator is the one of , ; and tab that half the lines have, else the space."""
     lines = read_text(path).split("\n")
     sample = [line for line in lines[:20] if line.strip()]
-    separator = next((s for s in ",;\t" if 2 * sum(s in line for line in sample) > len(sample)), None)
+    separator = next((s for s in ",;\t" if 2 * sum(s in line for line in sample) >= max(1, len(sample))), None)
     if separator is None:
         yield from ((number, _at_space(line.strip())) for number, line in enumerate(lines, 1) if line.strip())
         return

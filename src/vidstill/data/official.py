@@ -35,7 +35,7 @@ def read_ucf101(root: Path, folder: Path, fold: int) -> Listing:
             label = name.split("/")[0] if "/" in name else re.sub(r"^v_(.+)_g\d+_c\d+\..*$", r"\1", name)
             if number:
                 said = classes[int(number) - 1] if number.isdecimal() and 0 < int(number) <= len(classes) else ""
-                if spelling(said) != spelling(label):
+                if said != label and spelling(said) != spelling(label):
                     raise ValueError(
                         f"{source} line {line}: {name} with number {number}, which is {said or 'no class'}"
                     )

@@ -58,7 +58,7 @@ def folders_in(top: Path) -> list[Path]:
 
 def videos_in(folder: Path) -> list[Path]:
     """The videos that lie directly in it, by name."""
-    return sorted((path for path in folder.iterdir() if _is_video(path)), key=lambda path: path.name)
+    return sorted((path for path in folder.iterdir() if _is_video(path.name)), key=lambda path: path.name)
 
 
 def class_folders(top: Path) -> list[Path]:
@@ -87,8 +87,8 @@ def walk(root: Path) -> Iterator[Path]:
         below[:] = sorted(below) if real not in seen else []
         if real not in seen:
             seen.add(real)
-            yield from filter(_is_video, (Path(folder, name) for name in sorted(names)))
+            yield from (Path(folder, name) for name in sorted(names) if _is_video(name))
 
 
-def _is_video(path: Path) -> bool:
-    return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".")
+def _is_video(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES and not name.startswith(".")  # noqa: PTH122 - 10 x faster

@@ -35,9 +35,9 @@ FPS = 15
 SPLITS = ("train", "val", "test")
 
 X, Y, ANGLE, SIZE = range(4)  # of a state, each in turns of its own circle
-RADIUS = (0.10, 0.22)  # smallest and largest, as a share of the frame
+RADIUS = (0.13, 0.32)  # smallest and largest, as a share of the frame
 # Turns per frame: visible between the frames of a sparse clip, and far below the half turn that would look reversed.
-SPEED = {X: (1 / 40, 1 / 20), Y: (1 / 40, 1 / 20), ANGLE: (1 / 60, 1 / 30), SIZE: (1 / 36, 1 / 20)}
+SPEED = {X: (1 / 40, 1 / 24), Y: (1 / 40, 1 / 24), ANGLE: (1 / 50, 1 / 30), SIZE: (1 / 24, 1 / 14)}
 DRIFT = 1 / 160  # the camera's fastest; a quarter of the slowest shape
 SUPERSAMPLE = 4  # patches are drawn so much larger, for smooth edges
 
@@ -147,7 +147,7 @@ def draw_scene(rng: np.random.Generator, frames: int, size: int) -> Scene:
     others = []
     for _ in range(rng.integers(1, 3)):
         trembling = rng.random() < 0.5
-        tremble = rng.normal(0, (0.012, 0.012, 0.02, 0.04), (frames, 4)) if trembling else np.zeros((frames, 4))
+        tremble = rng.normal(0, (0.01, 0.01, 0.015, 0.03), (frames, 4)) if trembling else np.zeros((frames, 4))
         others.append((_draw_shape(rng, size), rng.random(4) + camera + tremble))
     return Scene(
         ground=_draw_ground(rng, size),
@@ -155,7 +155,7 @@ def draw_scene(rng: np.random.Generator, frames: int, size: int) -> Scene:
         shape=_draw_shape(rng, size),
         start=rng.random(4),
         others=others,
-        gain=np.exp(rng.normal(0, rng.uniform(0, 0.05), frames)),
+        gain=np.exp(rng.normal(0, rng.uniform(0, 0.02), frames)),
     )
 
 
@@ -246,8 +246,8 @@ def _wrapped(start: int, length: int, size: int) -> list[tuple[slice, slice]]:
 def _draw_ground(rng: np.random.Generator, size: int) -> np.ndarray:
     """Soft clouds between two muted colours, periodic in both directions."""
     hue, value = rng.random(), rng.uniform(0.25, 0.85)
-    dark = _rgb(hue, rng.uniform(0.1, 0.4), value * 0.75)
-    light = _rgb(hue + rng.uniform(-0.15, 0.15), rng.uniform(0.1, 0.4), value * 1.15)
+    dark = _rgb(hue, rng.uniform(0.1, 0.4), value * 0.85)
+    light = _rgb(hue + rng.uniform(-0.15, 0.15), rng.uniform(0.1, 0.4), value * 1.1)
     return dark + _clouds(rng, size, rng.uniform(2, 6))[..., None] * (light - dark)
 
 

@@ -9,8 +9,10 @@ convolution, (B,C,T,HW) for a temporal one — is a channels-last view of that m
 from __future__ import annotations
 
 import contextlib
+import functools
+import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +21,11 @@ from torch.utils.checkpoint import checkpoint
 
 from vidstill.models.registry import VideoModel, register_model
 
+if TYPE_CHECKING:
+    from vidstill.models.weights import Report
+
 EPS = 1e-5
+_BLOCK = re.compile(r"layers\.(\d+)\.blocks\.(\d+)\.")
 
 
 class Modulators(NamedTuple):
@@ -72,17 +78,21 @@ class FocalModulation(nn.Module):
 
         context = F.linear(x, w_t, b_t)
         total: Tensor | float = 0.0
-        for level, (conv,) in enumerate(self.focal_layers_temporal):
+        for level, conv in enumerate(_convolutions(self.focal_layers_temporal)):
             y = context.reshape(b, t, h * w, c).permute(0, 3, 1, 2)
             y = F.conv2d(y, conv.weight.unsqueeze(-1), padding=(conv.padding[0], 0))
             context = F.gelu(y.permute(0, 2, 3, 1).reshape(b, t, h, w, c))
             total = total + context * gates_t[..., level, :]
         total = total + F.gelu(context.mean(1, keepdim=True)) * gates_t[..., -1, :]
-        m_t = F.linear(total / (self.levels + 1) if self.normalise else total, self.h_temporal.weight.squeeze(-1), self.h_temporal.bias)
+        m_t = F.linear(
+            total / (self.levels + 1) if self.normalise else total,
+            self.h_temporal.weight.squeeze(-1),
+            self.h_temporal.bias,
+        )
 
         context = F.linear(x, w_s, b_s)
         total = 0.0
-        for level, (conv,) in enumerate(self.focal_layers):
+        for level, conv in enumerate(_convolutions(self.focal_layers)):
             y = conv(context.reshape(b * t, h, w, c).permute(0, 3, 1, 2))
             context = F.gelu(y.permute(0, 2, 3, 1).reshape(b, t, h, w, c))
             total = total + context * gates[..., level, :]
@@ -99,6 +109,11 @@ class FocalModulation(nn.Module):
                 )
             )
         return self.drop(self.proj(self.ln(F.linear(x, w_q, b_q) * m_s * m_t)))
+
+
+def _convolutions(layers: nn.ModuleList) -> list[Any]:
+    """Released names count the convolution as entry 0 of a sequence with its activation."""
+    return [layer[0] for layer in layers]  # type: ignore[index]
 
 
 class MLP(nn.Module):
@@ -130,7 +145,14 @@ class Block(nn.Module):
     """(B,T,H,W,C) → same: modulation and MLP, each with norm, layer scale, stochastic depth and residual."""
 
     def __init__(
-        self, width: int, mlp_ratio: float, drop: float, drop_path: float, layerscale: float | None, postln: bool, **options: Any
+        self,
+        width: int,
+        mlp_ratio: float,
+        drop: float,
+        drop_path: float,
+        layerscale: float | None,
+        postln: bool,
+        **options: Any,
     ) -> None:
         super().__init__()
         self.postln = postln
@@ -155,14 +177,18 @@ class Block(nn.Module):
 class Embed(nn.Module):
     """A strided convolution and its norm: pixels → tokens of the first stage, or tokens → half the grid."""
 
-    def __init__(self, channels: int, width: int, kernel: int, stride: int, padding: int, tubelet: int, norm: bool) -> None:
+    def __init__(
+        self, channels: int, width: int, kernel: int, stride: int, padding: int, tubelet: int, norm: bool
+    ) -> None:
         super().__init__()
         self.proj: nn.Conv2d | nn.Conv3d
         if tubelet == 1:
             self.proj = nn.Conv2d(channels, width, kernel, stride, padding)
         else:
             size = (tubelet, kernel, kernel)
-            self.proj = nn.Conv3d(channels, width, size, stride=(tubelet, stride, stride), padding=(0, padding, padding))
+            self.proj = nn.Conv3d(
+                channels, width, size, stride=(tubelet, stride, stride), padding=(0, padding, padding)
+            )
         self.norm = nn.LayerNorm(width, eps=EPS) if norm else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -177,19 +203,17 @@ class Embed(nn.Module):
 class Stage(nn.Module):
     """Blocks on one grid, then the embedding into the next one, except in the last stage."""
 
-    is_stage = True  # what FSDP shards, and what activation checkpointing recomputes block by block
+    is_stage = True  # what FSDP shards
 
     def __init__(self, blocks: Sequence[Block], downsample: Embed | None) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
         self.downsample = downsample
-        self.checkpointing = False
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(B,T,H,W,C) → what the blocks made of it, and the same after the embedding."""
+    def forward(self, x: Tensor, recompute: bool = False) -> tuple[Tensor, Tensor]:
+        """(B,T,H,W,C) → what the blocks made of it, and the same after the embedding into the next grid."""
         for block in self.blocks:
-            recompute = self.checkpointing and torch.is_grad_enabled()
-            x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
+            x = checkpoint(block, x, use_reentrant=False) if recompute and torch.is_grad_enabled() else block(x)
         return x, x if self.downsample is None else self.downsample(x)
 
 
@@ -222,7 +246,7 @@ class VideoFocalNet(VideoModel):
     ) -> None:
         super().__init__()
         _check_options(width, depths, focal_levels, focal_windows, use_conv_embed, tubelet_size)
-        self.tubelet_size = tubelet_size
+        self.tubelet_size, self.depths = tubelet_size, tuple(depths)
         widths = [width * 2**i for i in range(len(depths))]
         stem, down = ((7, 4, 2), (3, 2, 1)) if use_conv_embed else ((4, 4, 0), (2, 2, 0))  # kernel, stride, padding
         self.embeddings = [stem, *[down] * (len(depths) - 1)]
@@ -252,21 +276,11 @@ class VideoFocalNet(VideoModel):
         self.reset_classifier(num_classes)
         self.apply(_initialise)
 
-    @property
-    def checkpointing(self) -> bool:
-        """Recompute the activations of every block in the backward pass: less memory, about a third more time."""
-        return bool(self.layers[0].checkpointing)
-
-    @checkpointing.setter
-    def checkpointing(self, on: bool) -> None:
-        for stage in self.layers:
-            stage.checkpointing = on
-
     def forward(self, clips: Tensor) -> Tensor:
         """Normalised clips (B,3,T,H,W) → logits (B,K). Fastest when their memory is (B,T,H,W,3)."""
         x = self._embed(clips)
         for stage in self.layers:
-            _, x = stage(x)
+            _, x = stage(x, self.checkpointing)
         return self.head(self.norm(x).mean((2, 3)).mean(1))
 
     def forward_features(self, clips: Tensor) -> dict[str, Tensor]:
@@ -274,16 +288,64 @@ class VideoFocalNet(VideoModel):
         x = self._embed(clips)
         features = {"stem": x}
         for number, stage in enumerate(self.layers, 1):
-            features[f"stage{number}"], x = stage(x)
+            features[f"stage{number}"], x = stage(x, self.checkpointing)
         return {name: feature.permute(0, 4, 1, 2, 3) for name, feature in features.items()}
 
     def reset_classifier(self, num_classes: int) -> None:
         """A fresh head of `num_classes` outputs; 0 leaves the pooled features (B,C)."""
         self.head: nn.Module = nn.Identity()
         if num_classes:
-            self.head = nn.Linear(self.norm.normalized_shape[0], num_classes, device=self.norm.weight.device, dtype=self.norm.weight.dtype)
+            self.head = nn.Linear(
+                self.norm.normalized_shape[0], num_classes, device=self.norm.weight.device, dtype=self.norm.weight.dtype
+            )
             _initialise(self.head)
-        self.classes = None
+        self.num_classes, self.classes = num_classes, None
+
+    def adapt_weights(self, state: dict[str, Tensor], head: str, report: Report) -> dict[str, Tensor]:
+        """A 2-D FocalNet gives everything spatial, spec of the releases: temporal weights and head stay the model's,
+        a stem of tubelets is the mean of t equal frames, blocks that this model lacks are left. A video file says by
+        the rank of its stem what tubelet it was trained with, and the model follows unless it was told another.
+        """
+        stem = state.get("patch_embed.proj.weight")
+        own = self.state_dict()
+        if stem is None or not any(".modulation." in key for key in state):
+            return state
+        if any("_temporal" in key for key in state):
+            self._follow_tubelet(stem.shape[2] if stem.ndim == 5 else 1, report)
+            return state
+        report.notes.append("a 2-D FocalNet: spatial weights are copied, temporal ones stay as the model has them")
+        if head != "fresh" and self.num_classes:
+            raise ValueError(
+                f'{report.source} is a 2-D FocalNet, whose classifier does not fit videos: pass head="fresh"'
+            )
+        report.kept |= {key: "temporal" for key in own if "_temporal" in key}
+        report.kept |= {key: "classifier of videos" for key in self.head_keys if key in own}
+        for key in [*state]:
+            stage, block = (int(n) for n in found.groups()) if (found := _BLOCK.match(key)) else (0, -1)
+            if key in self.head_keys:
+                report.ignored[key] = "classifier of images"
+            elif stage < len(self.depths) and block >= self.depths[stage]:
+                report.ignored[key] = "block that the model does not have"
+        state = {key: value for key, value in state.items() if key not in report.ignored}
+        if self.tubelet_size > 1 and stem.ndim == 4:
+            t = self.tubelet_size
+            state["patch_embed.proj.weight"] = stem.unsqueeze(2).repeat(1, 1, t, 1, 1) / t
+            report.resized["patch_embed.proj.weight"] = f"repeated over {t} frames, divided by {t}"
+        return state
+
+    def _follow_tubelet(self, tubelet: int, report: Report) -> None:
+        if tubelet == self.tubelet_size:
+            return
+        if "tubelet_size" in self.options or self.embeddings[0][0] != 4:
+            raise ValueError(
+                f"{report.source} was trained with tubelet_size {tubelet}, the model has {self.tubelet_size}: "
+                f"build it with tubelet_size={tubelet}"
+            )
+        width, norm = self.patch_embed.proj.out_channels, self.patch_embed.norm
+        embed = Embed(3, width, *self.embeddings[0], tubelet, norm=False).to(self.patch_embed.proj.weight)
+        embed.norm = norm
+        self.patch_embed, self.tubelet_size, self.options["tubelet_size"] = embed, tubelet, tubelet
+        report.notes.append(f"tubelet_size {tubelet} taken from the file")
 
     def _embed(self, clips: Tensor) -> Tensor:
         self._check_input(clips)
@@ -300,7 +362,9 @@ class VideoFocalNet(VideoModel):
             for kernel, stride, padding in self.embeddings:
                 grid = (grid + 2 * padding - kernel) // stride + 1
             if grid < 1:
-                raise ValueError(f"frames of {sides[0]}x{sides[1]} pixels are too small: give at least 32 pixels a side")
+                raise ValueError(
+                    f"frames of {sides[0]}x{sides[1]} pixels are too small: give at least 32 pixels a side"
+                )
 
 
 def _check_options(
@@ -310,14 +374,17 @@ def _check_options(
         raise ValueError(f"width {width}, tubelet_size {tubelet}: both must be at least 1")
     if not len(depths) == len(levels) == len(windows):
         raise ValueError(
-            f"depths, focal_levels and focal_windows need one entry per stage, got {len(depths)}, {len(levels)}, {len(windows)}"
+            "depths, focal_levels and focal_windows need one entry per stage, "
+            f"got {len(depths)}, {len(levels)} and {len(windows)}"
         )
     if any(window % 2 == 0 or window < 1 for window in windows):
         raise ValueError(f"focal_windows {list(windows)}: windows must be odd, e.g. 3 or 5")
     if any(level < 0 for level in levels):
         raise ValueError(f"focal_levels {list(levels)}: levels must be 0 or more")
     if conv_embed and tubelet > 1:
-        raise ValueError(f"use_conv_embed has no tubelets: set tubelet_size 1 (got {tubelet}) or leave use_conv_embed off")
+        raise ValueError(
+            f"use_conv_embed has no tubelets: set tubelet_size 1 (got {tubelet}) or leave use_conv_embed off"
+        )
 
 
 def _initialise(module: nn.Module) -> None:
@@ -340,7 +407,7 @@ def capture_modulators(model: nn.Module) -> Iterator[dict[str, Modulators]]:
     if not tapped:
         raise ValueError(f"{type(model).__name__} has no focal modulation to capture; give a Video-FocalNet or VFL-Net")
     for name, module in tapped.items():
-        module.tap = lambda found, block=name.removesuffix(".modulation"): captured.__setitem__(block, found)
+        module.tap = functools.partial(captured.__setitem__, name.removesuffix(".modulation"))
     try:
         yield captured
     finally:

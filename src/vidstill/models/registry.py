@@ -6,11 +6,14 @@ import difflib
 import fnmatch
 import importlib
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import Tensor, nn
 
 from vidstill.config import Clip
+
+if TYPE_CHECKING:
+    from vidstill.models.weights import Report
 from vidstill.models.catalogue import CATALOGUE
 
 
@@ -25,6 +28,9 @@ class VideoModel(nn.Module):
     classes: list[str] | None = None
     name: str = ""
     options: dict[str, Any]
+    num_classes: int
+    head_keys: tuple[str, ...] = ("head.weight", "head.bias")  # of the state dict, what depends on num_classes
+    checkpointing: bool = False  # recompute activations in the backward pass: less memory, about a third more time
 
     def forward_features(self, clips: Tensor) -> dict[str, Tensor]:
         raise NotImplementedError
@@ -37,9 +43,16 @@ class VideoModel(nn.Module):
         file's keys that are not used, and a note for each change. The model may change itself to match the file."""
         return state, set(), [], []
 
-    def optimise_for_inference(self) -> VideoModel:
-        """Trade training for speed, in place: same logits to rounding. Models without such a form stay as they are."""
+    def optimise_for_inference(self, bf16: bool = False) -> VideoModel:
+        """Give up training for speed, in place: same logits to rounding; with `bf16` to about 1 %, float32 still out.
+
+        Models without such a form only go into eval mode.
+        """
         return self.eval()
+
+    def adapt_weights(self, state: dict[str, Tensor], head: str, report: Report) -> dict[str, Tensor]:
+        """What `load_weights` hands over, as this model wants it; says in `report` what was changed or left out."""
+        return state
 
 
 Builder = TypeVar("Builder", bound=Callable[..., VideoModel])
@@ -80,5 +93,5 @@ def create_model(name: str, num_classes: int = 400, **options: Any) -> VideoMode
         if "unexpected keyword argument" not in str(error):
             raise
         raise ValueError(f"{name}: {str(error).split('() ')[-1]}") from None
-    model.name, model.options = name, options
+    model.name, model.options = name, dict(options)
     return model

@@ -65,7 +65,7 @@ class _Refused(Exception):  # noqa: N818 - never leaves this file
 class _StandIn(dict[Any, Any]):
     """In the place of any foreign object: takes what a pickle gives it and does nothing."""
 
-    __hash__ = object.__hash__
+    __hash__ = object.__hash__  # type: ignore[assignment] # may be a key of another dict
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__()
@@ -132,7 +132,11 @@ class _Reader(pickle.Unpickler):
 
     def persistent_load(self, identity: Any) -> _Storage:
         kind, dtype, key, _, count, *view = identity
-        if kind not in ("storage", b"storage") or not isinstance(dtype, torch.dtype) or any(v is not None for v in view):
+        if (
+            kind not in ("storage", b"storage")
+            or not isinstance(dtype, torch.dtype)
+            or any(v is not None for v in view)
+        ):
             raise pickle.UnpicklingError(f"cannot place a {kind} of {dtype}")
         return self.storage(dtype, str(key), count)
 

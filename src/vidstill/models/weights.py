@@ -54,7 +54,7 @@ def load_weights(
     the mapping such a file holds. Wrappers (`model`, `state_dict`, `model_state`) and `module.` prefixes come off.
     A classifier of another size is an error, or with `head="fresh"` the model keeps its own. A family adapts what its
     releases need (2-D FocalNet → video). Raises ValueError that names the keys where names or shapes do not fit; the
-    model is then unchanged.
+    model's weights are then unchanged.
     """
     name = "mapping" if isinstance(source, Mapping) else str(source)
     state = find_state_dict(source if isinstance(source, Mapping) else read_tensors(source), name)
@@ -138,12 +138,15 @@ def save(
     if not model.name:
         raise ValueError(f"only a model made by create_model can be saved, this {type(model).__name__} has no name")
     if model.classes is not None and len(model.classes) != model.num_classes:
-        raise ValueError(f"the model has {model.num_classes} outputs but {len(model.classes)} class names: set model.classes")
+        raise ValueError(
+            f"the model has {model.num_classes} outputs but {len(model.classes)} class names: set model.classes"
+        )
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     weights, text = safetensors_bytes(state, {"format": "pt"}), json.dumps(about, indent=1, ensure_ascii=False)
-    with replaced(_with(path, ".safetensors")) as file, replaced(_with(path, ".json")) as description:
+    with replaced(_with(path, ".safetensors")) as file:
         file.write(weights)
-        description.write(text.encode())
+    with replaced(_with(path, ".json")) as file:
+        file.write(text.encode())
     return _with(path, ".safetensors")
 
 
@@ -156,7 +159,10 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> VideoModel:
     path = Path(path)
     stem = path / "best" if path.is_dir() else path.with_suffix("")
     if not path.is_dir() and path.suffix not in (".safetensors", ".json"):
-        raise ValueError(f"{path} is not a saved model: give a run folder or a .safetensors file; released files go into load_weights")
+        raise ValueError(
+            f"{path} is not a saved model: give a run folder or a .safetensors file; "
+            "released files are read by load_weights"
+        )
     described, weights = _with(stem, ".json"), _with(stem, ".safetensors")
     for part in (described, weights):
         if not part.is_file():

@@ -70,7 +70,7 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-_WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
+_WHOLE = StateDictOptions(full_state_dict=True)  # on every rank: validation needs the weights everywhere
 
 
 def state_of(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def restore(model: nn.Module, optimiser: torch.optim.Optimizer, state: dict[str,
         optimiser,
         model_state_dict=state["model"],
         optim_state_dict=state["optimiser"],
-        options=StateDictOptions(full_state_dict=True),
+        options=_WHOLE,
     )
 
 

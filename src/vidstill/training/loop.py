@@ -23,6 +23,7 @@ from vidstill.data.blending import blend
 from vidstill.data.dataset import sample_seed
 from vidstill.data.loader import EpochBatches
 from vidstill.data.transforms import normalise
+from vidstill.models.registry import VideoModel
 from vidstill.models.weights import save
 from vidstill.training.checkpoint import Log, TrainingError, read_checkpoint, restore, state_of, write_checkpoint
 from vidstill.training.optim import make_optimiser
@@ -43,7 +44,7 @@ def fit(
     loader: DataLoader[dict[str, Any]],
     folder: Path,
     *,
-    validate: Callable[[nn.Module], Metrics] | None = None,
+    validate: Callable[[VideoModel], Metrics] | None = None,
     provenance: dict[str, Any] | None = None,
     report: Report = lambda event: None,
 ) -> None:
@@ -56,7 +57,7 @@ def fit(
 
     Raises TrainingError where the loss is not finite, a loader process dies or the disk is full.
     """
-    model: nn.Module = objective.model  # type: ignore[assignment]
+    model: VideoModel = objective.model  # type: ignore[assignment]
     plain = copy.deepcopy(model).to(fabric.device)  # validated and saved; never sharded, compiled or averaged in place
     batches: EpochBatches = loader.batch_sampler  # type: ignore[assignment]
     iterations, accumulate = len(batches), run.train.accumulate
@@ -82,13 +83,15 @@ def fit(
     unreadable: set[str] = set()
     rows = Log(folder, keep=lambda row: row["step"] <= state["step"]) if fabric.is_global_zero else None
 
-    def checkpoint() -> None:
+    def check_loss() -> None:
         state["loss"] = float(state["loss"])
         if not math.isfinite(state["loss"]):
             raise TrainingError(
                 f"the loss is {state['loss']} at step {state['step']}: lower optim.lr, clip with optim.clip_grad or "
                 "use train.precision fp32; the checkpoint before it is kept"
             )
+
+    def checkpoint() -> None:
         weights = state_of(model, inner)
         if fabric.is_global_zero:
             averaged = {} if ema is None else {"ema": ema.state_dict()}
@@ -96,10 +99,11 @@ def fit(
             write_checkpoint(folder, {**state, "weights": weights, "precision": scaler, **averaged})
 
     def finish_epoch(epoch: int, speed: Metrics) -> None:
+        check_loss()
         weights = state_of(model, inner)["model"] if ema is None else ema.module.state_dict()
         plain.load_state_dict(weights)
         lr = schedule.rate(state["step"] - 1)
-        row = {"epoch": epoch, "step": state["step"], "split": "train", "loss": float(state["loss"]) / iterations, "lr": lr,
+        row = {"epoch": epoch, "step": state["step"], "split": "train", "loss": state["loss"] / iterations, "lr": lr,
                "unreadable": len(unreadable), **speed}  # fmt: skip
         metrics = validate(plain) if validate else {}
         better = metrics.get("top1", math.inf) > state["best"] or not metrics
@@ -143,16 +147,17 @@ def fit(
                     ema.update_parameters(model)
                 if last and not update:
                     optimiser.zero_grad()  # an epoch's leftover micro-batches do not leak into the next epoch
-                total = total + fabric.all_reduce(terms["loss"].detach(), reduce_op="mean")
+                total = total + fabric.all_reduce(terms["loss"], reduce_op="mean")
                 state["step"] = step + 1
                 due = run.train.save_every and update and (step + 1) % run.train.save_every == 0
                 if speed.due() or due or stopped:
-                    shown = {**{name: float(value) for name, value in terms.items()}, "lr": schedule.rate(step)}
+                    shown = {**{name: value.item() for name, value in terms.items()}, "lr": schedule.rate(step)}
                     detail = "  ".join(f"{name} {value:.4g}" for name, value in {**shown, **speed.summary()}.items())
                     steps = iterations * run.train.epochs
                     report({"what": "training", "done": step + 1, "total": steps, "detail": detail})
                 state["loss"] = total
                 if (due or (stopped and update)) and not last:
+                    check_loss()
                     checkpoint()
                 if stopped and update and not last:
                     raise KeyboardInterrupt
@@ -191,7 +196,7 @@ def train_step(
             terms = {**terms, "grad_norm": norm}  # type: ignore[dict-item]
         optimiser.step()
         optimiser.zero_grad()
-    return terms
+    return {name: term.detach() for name, term in terms.items()}
 
 
 def _batches(loader: DataLoader[dict[str, Any]], step: int) -> Iterator[dict[str, Any]]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import statistics
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning_fabric import Fabric
@@ -25,11 +24,11 @@ from vidstill.data.dataset import TrainClips
 from vidstill.data.loader import EpochBatches, train_loader, worker_count
 from vidstill.data.synthetic import make_synthetic
 from vidstill.evaluation.report import write_report
-from vidstill.evaluation.views import Evaluation, evaluate
+from vidstill.evaluation.views import Evaluation, evaluate, write_predictions
 from vidstill.models.registry import VideoModel, create_model
 from vidstill.models.weights import load, load_weights
 from vidstill.objectives.recognise import Recognise
-from vidstill.training.checkpoint import open_folder
+from vidstill.training.checkpoint import Log, open_folder
 from vidstill.training.loop import Report, fit
 from vidstill.video.decode import VideoError, probe
 
@@ -53,6 +52,7 @@ def train(run: Run, report: Report = lambda event: None) -> Path:
             stack.enter_context(_train_log(folder))
         else:
             folder, report = run.folder, _silent
+            logging.getLogger("vidstill").setLevel(logging.ERROR)
         annotations = read_checked(run, fabric)
         model = build_model(run, annotations)
         workers, why = worker_count(run.train.workers, processes=fabric.world_size, on_gpu=fabric.device.type == "cuda")
@@ -62,11 +62,14 @@ def train(run: Run, report: Report = lambda event: None) -> Path:
         batches = EpochBatches(len(clips), run.train.batch, run.seed, fabric.global_rank, fabric.world_size)
         loader = train_loader(clips, batches, workers=workers, start=run.train.start, pin=fabric.device.type == "cuda")
 
-        def single_view(candidate: nn.Module) -> dict[str, float]:
-            scored = evaluate_on(fabric, candidate, val, run, clips=1, crops=1, workers=workers)
-            return {"loss": scored.metrics.loss, "top1": scored.metrics.top1, "top5": scored.metrics.top5}
-
         val = annotations.splits.get("val", [])
+
+        def single_view(candidate: VideoModel) -> dict[str, float]:
+            scored = evaluate(
+                candidate, val, clips=1, crops=1, batch=run.train.batch, workers=workers, fabric=fabric
+            ).metrics
+            return {"loss": scored.loss, "top1": scored.top1, "top5": scored.top5}
+
         provenance = {"run": run.name, "seed": run.seed, "vidstill": version("vidstill"), "torch": torch.__version__}
         fit(run, fabric, Recognise(model), loader, folder, validate=single_view if val else None,
             provenance=provenance, report=report)  # fmt: skip
@@ -74,9 +77,9 @@ def train(run: Run, report: Report = lambda event: None) -> Path:
         fabric.barrier()
         if held_out := annotations.splits.get("test") or val:
             best = load(folder).to(fabric.device)
-            scored = evaluate_on(fabric, best, held_out, run, workers=workers, report=report)
+            scored = _test(best, held_out, run, fabric, workers, report)
             if fabric.is_global_zero:
-                record_test(folder, scored)
+                _record(folder, scored)
         if fabric.is_global_zero:
             write_report(folder)
     return folder
@@ -87,9 +90,8 @@ def test(
     settings: Sequence[str] = (),
     *,
     clips: int | None = None,
-    crops: int | None = None,
-    workers: int | None = None,
-    progress: Report = lambda event: None,
+    crops: Literal[1, 3] | None = None,
+    report: Report = lambda event: None,
 ) -> tuple[Path, Evaluation]:
     """Test a run folder, or a model file with --data.… settings, on its test videos (validation where there are none).
 
@@ -106,14 +108,38 @@ def test(
     annotations = read_checked(run, fabric)
     if annotations.classes != model.classes:
         raise ConfigError(_class_difference(annotations.classes, model.classes or []))
-    run.clip = model.input
-    workers, _ = worker_count(workers, processes=fabric.world_size, on_gpu=fabric.device.type == "cuda")
-    held_out = annotations.splits.get("test") or annotations.splits["val"]
-    scored = _evaluate(model, held_out, run, fabric, clips=clips, crops=crops, workers=workers, report=progress)
+    run.test.clips, run.test.crops = clips or run.test.clips, crops or run.test.crops
+    held_out = next((samples for name in ("test", "val", "train") if (samples := annotations.splits.get(name))), [])
+    workers, _ = worker_count(
+        run.train.workers, processes=fabric.world_size, on_gpu=fabric.device.type == "cuda"
+    )
+    scored = _test(model, held_out, run, fabric, workers, report)
     if fabric.is_global_zero:
         _record(folder, scored)
         write_report(folder)
     return folder, scored
+
+
+def _test(
+    model: VideoModel, samples: Sequence[Sample], run: Run, fabric: Fabric, workers: int, report: Report
+) -> Evaluation:
+    views = run.test
+    return evaluate(
+        model, samples, clips=views.clips, crops=views.crops, seed=run.seed if views.random else None,
+        batch=views.batch, workers=workers, fabric=fabric, report=report,
+    )  # fmt: skip
+
+
+def _record(folder: Path, scored: Evaluation) -> None:
+    """predictions.csv, and the test's row in metrics.jsonl in place of an earlier one."""
+    write_predictions(folder / "predictions.csv", scored)
+    m = scored.metrics
+    for path, reason in scored.unreadable:
+        log.warning("not tested: %s (%s)", path, reason)
+    Log(folder, keep=lambda row: row["split"] != "test").write(
+        {"split": "test", "step": 0, "videos": m.videos, "loss": m.loss, "top1": m.top1, "top5": m.top5,
+         "mean_class": m.mean_class, "calibration_error": m.calibration_error, "unreadable": len(scored.unreadable), "unreadable_videos": scored.unreadable}
+    )  # fmt: skip
 
 
 def make_fabric(run: Run) -> Fabric:

@@ -19,6 +19,7 @@ from vidstill.video.index import (
     Source,
     VideoError,
     VideoInfo,
+    check_file,
     open_video,
     packets,
     probe,
@@ -41,12 +42,12 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-# a seek pays where it passes over more packets than this: it costs as much as reading 30 to 60 packets
-_SEEK = 64
+# a seek costs about as much as reading this many packets without decoding them
+_SEEK = 24
 
 
 class _PlanError(Exception):
-    """The decoder did not do what the plan foretold."""
+    """The file or its decoder did not do what the plan foretold."""
 
 
 @dataclass(frozen=True)
@@ -68,40 +69,39 @@ def read_frames(
 ) -> np.ndarray:
     """The frames at `indices` (any order, repeats allowed) as displayed: uint8 (T,H,W,3) RGB.
 
-    Frame i is the i-th one that a plain decode of the whole file gives, bit for bit, however few are really decoded.
+    Frame i is the i-th that a plain decode of the file gives, bit for bit, however few are really decoded.
 
-    `short_side` resizes to it, keeping the aspect: OpenCV's INTER_LINEAR on the RGB frame, sides rounded half up.
-    `box` (x1, y1, x2, y2 in displayed source pixels, rounded) with `size` (height, width) crops and resizes in one go. For
-    8-bit planar YUV without rotation that happens on the planes before the conversion to RGB: 2 to 4 times faster, and within a
-    few grey levels of cropping and resizing the RGB frame, because chroma is cropped to its own pixels.
+    `short_side` resizes to it, keeping the aspect: OpenCV's INTER_LINEAR on RGB, sides rounded half up. `box` (x1, y1,
+    x2, y2 in displayed source pixels, rounded) with `size` (height, width) crops and resizes in one go. Upright 8-bit
+    planar YUV is cropped and resized plane by plane before it becomes RGB: faster, and within a few grey levels of the
+    same on RGB, as chroma is cropped to its own samples.
 
-    A stream whose size changes midway is brought to its first size. Raises FramesMissing where an index is beyond the frames
-    that decode, VideoError where the file cannot be read.
+    A stream that changes its size midway is brought to its first size. Raises FramesMissing for an index beyond the
+    frames that decode, VideoError for a file that cannot be read.
     """
     wanted = np.asarray(indices, np.int64)
     if wanted.ndim != 1 or not len(wanted) or wanted.min() < 0:
         raise ValueError(f"indices {indices!r}: give at least one frame number, each 0 or more")
     if (box is None) != (size is None) or (box is not None and short_side is not None):
         raise ValueError("give short_side, or box together with size, or none of them")
-    _, plan = read_index(path)
-    draw = Draw(short_side, box, size)
     slots: dict[int, list[int]] = {}
     for slot, number in enumerate(wanted.tolist()):
         slots.setdefault(number, []).append(slot)
+    _, plan = read_index(path)
     if plan is not None and wanted.max() < len(plan.packet):
         try:
-            return _collect(path, slots, draw, plan)
+            return _collect(path, slots, Draw(short_side, box, size), plan)
         except (_PlanError, FFmpegError) as error:
-            log.debug("%s: plain decode, because %s", path, error)
-    return _collect(path, slots, draw, None)
+            log.debug("%s: plain decode: %s", path, error)
+    return _collect(path, slots, Draw(short_side, box, size), None)
 
 
 def count_frames(path: Source) -> int:
     """How many frames really decode, by decoding all of them.
 
-    Raises FramesMissing (with their number) where a damaged packet ends the decode, VideoError where not one frame decodes.
+    Raises FramesMissing (with their number) where damage ends the decode, VideoError where not one frame decodes.
     """
-    read_index(path)
+    check_file(path)
     count = 0
     with open_video(path) as (container, stream):
         try:
@@ -110,77 +110,75 @@ def count_frames(path: Source) -> int:
         except FFmpegError as error:
             raise _ended(path, count, error) from None
     if not count:
-        raise VideoError(f"{path}: not one frame decodes")
+        raise _ended(path, count)
     return count
 
 
 def iter_frames(source: Source, *, short_side: int | None = None) -> Iterator[Frame]:
     """Every frame of a file, URL (http, rtsp, …) or camera (`camera:0`, `/dev/video0`) as it comes.
 
-    Seconds come from the time stamps, or from the frame rate where these are missing or run backwards. Damage ends a file with a
-    logged warning; a live source goes on after it. Raises VideoError where nothing opens or not one frame comes.
+    Seconds come from the time stamps, or from the frame rate where these are missing or run backwards. Damage ends a
+    file with a logged warning, while a live source goes on after it. Raises VideoError where not one frame comes.
     """
-    name, options, live = _locate(str(source))
-    if not live:
-        read_index(source)
+    name, options = _locate(str(source))
+    if not options:
+        check_file(source)
     with open_video(name, **options) as (container, stream):
+        draw = Draw(short_side)
         rate = float(stream.average_rate or stream.guessed_rate or 25)
         # AVI numbers its frames, and FFmpeg misorders these numbers where B-frames are packed
-        base = None if container.format.name == "avi" else stream.time_base
-        draw = Draw(short_side)
-        index, seconds, origin = 0, 0.0, None
+        tick = 0.0 if container.format.name == "avi" else float(stream.time_base)
+        count, seconds, begin = 0, 0.0, None
         try:
-            for frame in _plain(container, stream, source if live else None):
-                if index:
-                    stamped = None if None in (base, origin, frame.pts) else float((frame.pts - origin) * base)
-                    seconds = stamped if stamped is not None and stamped > seconds else seconds + 1 / rate
-                else:
-                    origin = frame.pts
+            for frame in _plain(container, stream, live=bool(options)):
+                if not count:
                     draw.start(frame)
+                    begin = frame.pts
+                else:
+                    stamped = (frame.pts - begin) * tick if frame.pts is not None and begin is not None else 0.0
+                    seconds = stamped if stamped > seconds else seconds + 1 / rate
                 pixels = np.empty((*draw.size, 3), np.uint8)
                 draw(frame, pixels)
-                yield Frame(index, seconds, pixels)
-                index += 1
+                yield Frame(count, seconds, pixels)
+                count += 1
         except FFmpegError as error:
-            if not index:
-                raise _ended(source, 0, error) from None
-            log.warning("%s", _ended(source, index, error))
-    if not index:
-        raise VideoError(f"{source}: not one frame decodes")
+            if not count:
+                raise _ended(source, count, error) from None
+            log.warning("%s", _ended(source, count, error))
+    if not count:
+        raise _ended(source, count)
 
 
-def _locate(source: str) -> tuple[str, dict[str, Any], bool]:
-    """What to open, with which options, and whether it is live (a URL or a camera)."""
-    device = re.fullmatch(r"camera:(\d+)|(/dev/video\d+)", source)
-    if device and sys.platform == "darwin":
-        return device[1] or "0", {"format": "avfoundation", "options": {"framerate": "30"}}, True
-    if device:
-        return device[2] or f"/dev/video{device[1]}", {"format": "v4l2"}, True
+def _locate(source: str) -> tuple[str, dict[str, Any]]:
+    """What to open and with which options; a file has none."""
+    camera = re.fullmatch(r"camera:(\d+)|(/dev/video\d+)", source)
+    if camera and sys.platform == "darwin":
+        return camera[1] or "0", {"format": "avfoundation", "options": {"framerate": "30"}}
+    if camera:
+        return camera[2] or f"/dev/video{camera[1]}", {"format": "v4l2"}
     if re.match(r"[a-z][a-z0-9+.-]+://", source):
-        return source, {"timeout": (10.0, 10.0)}, True  # seconds to open and to read
-    return source, {}, False
+        return source, {"timeout": (10.0, 10.0)}  # seconds to open and to read
+    return source, {}
 
 
-def _plain(container: Any, stream: Any, live: Source | None = None) -> Iterator[av.VideoFrame]:
+def _plain(container: Any, stream: Any, live: bool = False) -> Iterator[av.VideoFrame]:
     """Every frame in the decoder's order.
 
-    Damaged packets before the first sound one are passed over: a recording cut out of a stream begins with such. At a later
-    one the frames still in the decoder come, then its error is raised; in a live source it is only logged.
+    Damaged packets before the first sound one are passed over: a recording cut out of a stream begins with such. At a
+    later one the frames still in the decoder come, then its error is raised; a live source goes on after it.
     """
-    started, problem = False, None
+    sound, problem = False, None
     try:
         for packet in packets(container, stream):
             try:
                 frames = stream.decode(packet)
             except FFmpegError as error:
                 problem = error
-                if live is not None:
-                    log.warning("%s: damaged packet: %s", live, reason(error))
-                elif started:
+                if sound and not live:
                     break
                 continue
-            if not started or live is not None:
-                started, problem = True, None
+            if not sound or live:
+                sound, problem = True, None
             yield from frames
     except FFmpegError as error:
         problem = error
@@ -195,7 +193,7 @@ def _plain(container: Any, stream: Any, live: Source | None = None) -> Iterator[
 def _planned(container: Any, stream: Any, plan: Plan, numbers: list[int]) -> Iterator[tuple[int, av.VideoFrame]]:
     """The frames `numbers` (rising) with their numbers, decoding only what they need.
 
-    Every packet is tagged with its own number and the decoder must give back, in the foretold order, all that it was fed.
+    Every packet is tagged with its number, and the decoder must give back, in the foretold order, all that it was fed.
     """
     # concealment of damage may draw on pictures that are left out here, so damage must surface
     stream.codec_context.options = {"err_detect": "explode"}
@@ -219,45 +217,43 @@ def _planned(container: Any, stream: Any, plan: Plan, numbers: list[int]) -> Ite
 
 
 def _fed(container: Any, stream: Any, plan: Plan, targets: list[int]) -> Iterator[av.Packet | None]:
-    """The packets `targets`, tagged; None where the decoder is to be drained, at the end and before a seek."""
+    """The packets `targets`, tagged; None where the decoder is to be drained: before a seek and at the end."""
     unpack = unpacker(stream)
     source = (part for packet in packets(container, stream) for part in unpack(packet))
-    number = 0
+    number, packet = -1, None
     for target in targets:
-        if plan.stamp is not None and target - number > _SEEK and plan.origin[target] == target:
-            if number:
+        if target - number > _SEEK and plan.stamp is not None and plan.origin[target] == target:
+            if number >= 0:
                 yield None
             container.seek(int(plan.stamp[target]), stream=stream)
-            source, number = packets(container, stream), -1
-        for packet in source:
-            if number < 0:
-                number = int(np.searchsorted(plan.position, packet.pos))
-                if number > target or plan.position[number] != packet.pos:
-                    raise _PlanError(f"a seek to packet {target} went elsewhere")
+            source = (packet for packet in packets(container, stream))
+            packet = next(source, None)
+            number = plan.find(packet.pos if packet else None)
+        while number < target:
+            packet = next(source, None)
             number += 1
-            if number > target:
-                packet.pts = target
-                yield packet
-                break
+        if packet is None or number != target:
+            raise _PlanError(f"packet {target} is not where it was")
+        packet.pts = target
+        yield packet
     yield None
 
 
 def _collect(path: Source, slots: dict[int, list[int]], draw: Draw, plan: Plan | None) -> np.ndarray:
-    """The clip: frame numbers → their places in it."""
+    """The clip, from frame number → its places in the clip."""
     left, count, problem = dict(slots), 0, None
-    total = sum(map(len, slots.values()))
-    clip: np.ndarray | None = None
+    clip = np.empty(0, np.uint8)
     with open_video(path) as (container, stream):
         frames = _planned(container, stream, plan, sorted(slots)) if plan else enumerate(_plain(container, stream))
         try:
             for number, frame in frames:
+                if not count:
+                    draw.start(frame)
+                    clip = np.empty((sum(map(len, slots.values())), *draw.size, 3), np.uint8)
                 count += 1
                 places = left.pop(number, None)
                 if places is None:
                     continue
-                if clip is None:
-                    draw.start(frame)
-                    clip = np.empty((total, *draw.size, 3), np.uint8)
                 draw(frame, clip[places[0]])
                 clip[places[1:]] = clip[places[0]]
                 if not left:
@@ -266,12 +262,11 @@ def _collect(path: Source, slots: dict[int, list[int]], draw: Draw, plan: Plan |
             if plan:
                 raise
             problem = error
-    raise _ended(path, count, problem, max(left))
+    raise _ended(path, count, problem, f"; frame {max(left)} was asked for")
 
 
-def _ended(source: Source, count: int, error: Exception | None, wanted: int | None = None) -> VideoError:
+def _ended(source: Source, count: int, error: Exception | None = None, asked: str = "") -> VideoError:
     cause = f": {reason(error)}" if error else ""
     if not count:
         return VideoError(f"{source}: not one frame decodes{cause}")
-    asked = "" if wanted is None else f", frame {wanted} was asked for"
     return FramesMissing(f"{source}: {'damaged at' if error else 'ends before'} frame {count}{cause}{asked}", count)

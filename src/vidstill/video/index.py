@@ -1,4 +1,4 @@
-"""What the packets of a video file tell without decoding it: frame count, rate, size, and which packets a frame needs."""
+"""What the packets of a video tell without decoding them: frame count, rate, size, and which packets a frame needs."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from bisect import bisect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import lru_cache
-from itertools import pairwise
 from pathlib import Path
+from stat import S_ISDIR
 from typing import Any
 
 import av
@@ -23,7 +22,6 @@ from vidstill.video.pictures import H264, Mpeg4, Picture
 from vidstill.video.pixels import UPRIGHT, Orientation, orientation
 
 Source = str | os.PathLike[str]
-Entry = tuple[int | None, int | None, bool]  # of a packet: time stamp, byte position, decoded but not displayed
 Unpack = Callable[[av.Packet], list[av.Packet]]
 
 
@@ -60,10 +58,10 @@ class VideoInfo:
 
 @dataclass(frozen=True)
 class Plan:
-    """Which packets a frame needs, packets being counted in file order, after unpacking.
+    """Which packets a frame needs. Packets are counted in file order, after unpacking.
 
-    `packet` (frames,): the one that holds each frame. For each packet: `origin`, where to start decoding for it; `reference`,
-    whether other pictures need it, so that it is decoded on the way; `stamp` and `position`, for seeking (None: never worth it).
+    `packet` (frames,): the one that holds each frame. For each packet: `origin`, where to start decoding for it;
+    `reference`, whether other pictures need it; decoding time `stamp` and byte `position`, to seek it (None: no need).
     """
 
     packet: np.ndarray
@@ -71,6 +69,13 @@ class Plan:
     reference: np.ndarray
     stamp: np.ndarray | None = None
     position: np.ndarray | None = None
+
+    def find(self, position: int | None) -> int:
+        """Number of the packet at a byte position; one beyond the last where there is none."""
+        if self.position is None or position is None:
+            return len(self.origin)
+        number = int(np.searchsorted(self.position, position))
+        return number if number < len(self.position) and self.position[number] == position else len(self.origin)
 
 
 def reason(error: Exception) -> str:
@@ -126,31 +131,53 @@ def read_index(path: Source) -> tuple[VideoInfo, Plan | None]:
 
     Kept for the life of the process, as long as the file's size and time stay the same.
     """
+    stat = check_file(path)
+    return _scan(os.fspath(path), stat.st_size, stat.st_mtime_ns)
+
+
+def check_file(path: Source) -> os.stat_result:
+    """The size and times of a file; VideoError where there is none, or nothing in it."""
     try:
         stat = Path(path).stat()
     except (OSError, ValueError) as error:
         raise VideoError(f"{path}: cannot be opened: {reason(error)}") from None
-    if Path(path).is_dir():
+    if S_ISDIR(stat.st_mode):
         raise VideoError(f"{path}: is a folder, not a video")
     if not stat.st_size:
         raise VideoError(f"{path}: is empty")
-    return _scan(os.fspath(path), stat.st_size, stat.st_mtime_ns)
+    return stat
+
+
+@dataclass(frozen=True)
+class _Packets:
+    """Of every packet: display and decoding time stamp and byte position, and whether it is decoded but hidden.
+
+    None where not all packets have one.
+    """
+
+    shown: np.ndarray | None
+    stamp: np.ndarray | None
+    position: np.ndarray | None
+    hidden: np.ndarray
 
 
 @lru_cache(maxsize=8192)  # up to 7 kB for a 10 s clip
 def _scan(path: str, size: int, mtime: int) -> tuple[VideoInfo, Plan | None]:
     with open_video(path) as (container, stream):
         codec = stream.codec_context
-        name, depth = codec.name, codec.reorder_depth
+        name, delay = codec.name, codec.reorder_depth
         turns = not {"mov", "matroska"}.isdisjoint(container.format.name.split(","))
         first: tuple[int, int, Orientation] | None = None
         read, unpack = _header_reader(name, codec.extradata), unpacker(stream)
         headers: list[Any] = []
-        entries: list[Entry] = []
+        shown, stamps, positions, hidden = [], [], [], []
         sound = True
         try:
             for packet in packets(container, stream):
-                entries.append((packet.pts, packet.pos, packet.is_discard))
+                shown.append(packet.pts)
+                stamps.append(packet.dts)
+                positions.append(packet.pos)
+                hidden.append(packet.is_discard)
                 sound &= not packet.is_corrupt
                 if turns and first is None and packet.is_keyframe and not packet.is_discard:
                     first = _first_picture(codec, packet)
@@ -161,27 +188,30 @@ def _scan(path: str, size: int, mtime: int) -> tuple[VideoInfo, Plan | None]:
                         read = None
         except FFmpegError:
             sound = False
-        frames, plan = sum(not discard for _, _, discard in entries), None
+        found = _Packets(_int64(shown), _int64(stamps), _int64(positions), np.array(hidden, bool))
+        frames, plan = int((~found.hidden).sum()), None
         if read is not None and name == "vp8":
             frames = sum(headers)
         elif read is not None and name == "mpeg4":
             plan = _plan_mpeg4(headers)
             sound &= "N" not in headers  # a placeholder that is left over after unpacking
         elif read is not None and name == "h264":
-            plan = _plan_h264(headers, entries, depth)
+            plan = _plan_h264(headers, found, delay)
         elif codec.codec.intra_only:
-            plan = _plan_intra(entries)
+            plan = _plan_intra(found)
+        if plan is not None:
+            frames = len(plan.packet)
+        if not frames:
+            raise VideoError(f"{path}: holds no frames")
         height, width, turn = first or (codec.height, codec.width, UPRIGHT)
         height, width = turn.size(height, width)
-        info = VideoInfo(
-            frames=len(plan.packet) if plan else frames,
-            fps=_rate(stream, entries),
-            width=width,
-            height=height,
-            rotation=turn.rotation,
-            codec=name,
-        )
-        return info, plan if sound else None
+        return VideoInfo(
+            frames, _rate(stream, found), width, height, turn.rotation, codec.codec.canonical_name
+        ), plan if sound else None
+
+
+def _int64(values: list[int | None]) -> np.ndarray | None:
+    return None if None in values else np.array(values, np.int64)
 
 
 def _header_reader(codec: str, extradata: bytes | None) -> Callable[[bytes], Any] | None:
@@ -206,20 +236,20 @@ def _first_picture(codec: Any, packet: av.Packet) -> tuple[int, int, Orientation
     return (frames[0].height, frames[0].width, orientation(frames[0])) if frames else None
 
 
-def _rate(stream: Any, entries: list[Entry]) -> float:
+def _rate(stream: Any, found: _Packets) -> float:
     """Frames per second: the average, or, where one absurd time stamp spoils that, the most usual."""
     average = float(stream.average_rate or stream.guessed_rate or 0)
-    stamps = sorted({pts for pts, _, _ in entries if pts is not None})
-    step = float(np.median(np.diff(stamps)) * Fraction(stream.time_base)) if len(stamps) > 2 else 0.0
-    if step > 0 and not 0.01 < average * step < 100:
-        average = 1 / step
+    if found.shown is not None and len(found.shown) > 2:
+        step = float(np.median(np.diff(np.sort(found.shown)))) * float(stream.time_base)
+        if step > 0 and not 0.01 < average * step < 100:
+            average = 1 / step
     return average or 25.0
 
 
 def _plan_mpeg4(kinds: list[str]) -> Plan:
-    """From VOP types: a B-VOP is displayed at once, any other when the next reference has come.
+    """From VOP types: a B-VOP is shown at once, any other when the next reference has come.
 
-    The decoder drops a B-VOP that lacks one of its two references. The one after a lone I-VOP needs the group before.
+    The decoder drops a B-VOP that lacks one of its two references. One right after an I-VOP needs the group before.
     """
     packet: list[int] = []
     origin = np.zeros(len(kinds), np.int32)
@@ -232,42 +262,37 @@ def _plan_mpeg4(kinds: list[str]) -> Plan:
         if kind == "B" and len(references) > 1:
             packet.append(n)
             origin[n] = start if references[-2] >= start else before
-        elif kind and kind in "IPS":
+        elif kind in ("I", "P", "S"):
             packet += references[-1:]
             references.append(n)
     packet += references[-1:]
-    return Plan(np.array(packet, np.int32), origin, np.array([kind != "B" for kind in kinds]))
+    return Plan(np.array(packet, np.int32), origin, np.array([kind != "B" for kind in kinds], bool))
 
 
-def _plan_h264(pictures: list[Picture], entries: list[Entry], depth: int) -> Plan | None:
-    """From picture order counts. None where time stamps tell another order, or where the decoder's delay is too short."""
-    stamps = [pts for pts, _, _ in entries]
-    order = sorted(range(len(pictures)), key=lambda n: pictures[n].order)
-    displayed = [stamps[n] for n in order]
-    if None in stamps or any(a >= b for a, b in pairwise(displayed)):
+def _plan_h264(pictures: list[Picture], found: _Packets, delay: int) -> Plan | None:
+    """From picture order counts; None where time stamps tell another order, or the decoder's delay is too short."""
+    order = np.array(sorted(range(len(pictures)), key=lambda n: pictures[n].order), np.int32)
+    if found.shown is None or (np.diff(found.shown[order]) <= 0).any():
         return None
     decoded: list[int] = []
-    for stamp in stamps:
+    for stamp in found.shown.tolist():
         at = bisect(decoded, stamp)
-        if len(decoded) - at > depth:  # so many pictures wait for this one; the decoder would show one of them too early
+        if len(decoded) - at > delay:  # pictures that wait for this one to be shown before them
             return None
         decoded.insert(at, stamp)
-    restart = np.array([picture.restart for picture in pictures])
+    restart = np.array([picture.restart for picture in pictures], bool)
     origin = np.maximum.accumulate(np.where(restart, np.arange(len(restart)), 0)).astype(np.int32)
-    shown = np.array([n for n in order if not entries[n][2]], np.int32)
-    reference = np.array([picture.reference for picture in pictures])
-    return Plan(shown, origin, reference, *(_landings(entries) if restart.sum() > 1 else ()))
+    reference = np.array([picture.reference for picture in pictures], bool)
+    return Plan(order[~found.hidden[order]], origin, reference, *(_landings(found) if restart.sum() > 1 else ()))
 
 
-def _plan_intra(entries: list[Entry]) -> Plan:
-    every = np.arange(len(entries), dtype=np.int32)
-    shown = np.array([not discard for _, _, discard in entries], bool)
-    return Plan(every[shown], every, np.zeros(len(entries), bool), *_landings(entries))
+def _plan_intra(found: _Packets) -> Plan:
+    every = np.arange(len(found.hidden), dtype=np.int32)
+    return Plan(every[~found.hidden], every, np.zeros(len(every), bool), *_landings(found))
 
 
-def _landings(entries: list[Entry]) -> tuple[np.ndarray, np.ndarray] | tuple[()]:
-    """Time stamps and byte positions; nothing where they do not tell packets apart."""
-    stamps, positions = [pts for pts, _, _ in entries], [pos for _, pos, _ in entries]
-    if None in stamps or None in positions or sorted(set(positions)) != positions:
+def _landings(found: _Packets) -> tuple[np.ndarray, np.ndarray] | tuple[()]:
+    """Decoding time stamps and byte positions; nothing where positions do not tell packets apart."""
+    if found.stamp is None or found.position is None or (np.diff(found.position) <= 0).any():
         return ()
-    return np.array(stamps, np.int64), np.array(positions, np.int64)
+    return found.stamp, found.position

@@ -1,7 +1,7 @@
 """Picture headers of H.264 and MPEG-4 part 2: which pictures others refer to, where decoding can start, display order.
 
-Only the few leading bits of each packet are read (ITU-T H.264 §7.3, ISO/IEC 14496-2 §6.2). Whatever is not understood raises
-HeaderError, and the caller decodes without this knowledge.
+Only a few leading bits of each packet are read (ITU-T H.264 §7.3, ISO/IEC 14496-2 §6.2). Whatever is not understood
+raises HeaderError, and the caller decodes without this knowledge.
 """
 
 from __future__ import annotations

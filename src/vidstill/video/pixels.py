@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import av
 import cv2
@@ -48,7 +49,7 @@ UPRIGHT = Orientation()
 
 def orientation(frame: av.VideoFrame) -> Orientation:
     """From the display matrix (ISO/IEC 14496-12 §6.2.2): (x, y) → (ax + cy, bx + dy), to the nearest 90°."""
-    matrix = frame.side_data.get("DISPLAYMATRIX")
+    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return UPRIGHT
     a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()
@@ -112,14 +113,14 @@ class Draw:
             cv2.resize(pixels, into.shape[1::-1], dst=into, interpolation=cv2.INTER_LINEAR)
 
     def _rgb(self, frame: av.VideoFrame) -> np.ndarray:
-        """(H,W,3), a view. As PyAV's own to_ndarray(format="rgb24"), but that sets the scaler up anew for each frame."""
+        """(H,W,3), a view. PyAV's own to_ndarray(format="rgb24") would set the scaler up anew for each frame."""
         return self.reformat(frame, format="rgb24", threads=1).to_ndarray()
 
 
 def _crop_planes(frame: av.VideoFrame, crop: tuple[slice, slice], canvas: av.VideoFrame) -> av.VideoFrame:
     """The crop, resized plane by plane to fill the canvas, which takes over matrix and range.
 
-    A subsampled plane is cropped to all the samples that the crop touches: chroma may shift by up to a pixel of the frame.
+    A subsampled plane is cropped to all samples that the crop touches: chroma may shift by up to a pixel of the frame.
     """
     rows, columns = crop
     for source, target in zip(frame.planes, canvas.planes, strict=True):
@@ -131,6 +132,6 @@ def _crop_planes(frame: av.VideoFrame, crop: tuple[slice, slice], canvas: av.Vid
     return canvas
 
 
-def _samples(plane: av.video.plane.VideoPlane) -> np.ndarray:
+def _samples(plane: Any) -> np.ndarray:
     """(H,W), a view."""
     return np.ndarray((plane.height, plane.width), np.uint8, plane, strides=(plane.line_size, 1))

@@ -1,0 +1,77 @@
+"""Figures of a test: from the scores of every video to accuracy, confusion and calibration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """One line of the per-class table. `confused` is the class its videos are most often taken for instead."""
+
+    name: str
+    videos: int
+    accuracy: float  # nan without videos
+    confused: str | None
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Shares are 0..1. `confusion` (K,K) counts videos, rows true, columns predicted."""
+
+    videos: int
+    top1: float
+    top5: float
+    mean_class: float
+    loss: float
+    calibration_error: float
+    confusion: np.ndarray
+    classes: list[ClassRow]
+
+
+def topk_accuracy(scores: np.ndarray, labels: np.ndarray, k: int) -> float:
+    """Share of rows of `scores` (N,K) whose label (N,) is among the k highest."""
+    k = min(k, scores.shape[1])
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    return float((best == labels[:, None]).any(axis=1).mean())
+
+
+def expected_calibration_error(scores: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
+    """Mean over equal bins of confidence, by size, of |accuracy - confidence| (Naeini et al. 2015)."""
+    confidence, correct = scores.max(1), scores.argmax(1) == labels
+    which = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    gaps = [abs(correct[which == b].mean() - confidence[which == b].mean()) * (which == b).sum() for b in set(which)]
+    return float(sum(gaps) / len(labels))
+
+
+def confusion_matrix(predicted: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
+    """Counts (K,K): rows true class, columns predicted class."""
+    return np.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, classes)
+
+
+def measure(scores: np.ndarray, labels: np.ndarray, classes: list[str]) -> Metrics:
+    """All figures for probabilities (N,K) and labels (N,). Raises ValueError without a video."""
+    if not len(labels):
+        raise ValueError("no tested video: there is nothing to measure")
+    confusion = confusion_matrix(scores.argmax(1), labels, len(classes))
+    videos = confusion.sum(1)
+    with np.errstate(invalid="ignore"):
+        accuracy = np.diag(confusion) / videos
+    off_diagonal = confusion - np.diag(np.diag(confusion))
+    rows = [
+        ClassRow(name, int(n), float(share), classes[int(others.argmax())] if others.any() else None)
+        for name, n, share, others in zip(classes, videos, accuracy, off_diagonal, strict=True)
+    ]
+    likelihood = np.clip(scores[np.arange(len(labels)), labels], 1e-12, None)
+    return Metrics(
+        videos=len(labels),
+        top1=topk_accuracy(scores, labels, 1),
+        top5=topk_accuracy(scores, labels, 5),
+        mean_class=float(np.nanmean(accuracy)),
+        loss=float(-np.log(likelihood).mean()),
+        calibration_error=expected_calibration_error(scores, labels),
+        confusion=confusion,
+        classes=rows,
+    )

@@ -1,0 +1,358 @@
+"""Class folders, labels, groups, divisions, and the problems of a data set."""
+
+import csv
+import itertools
+import re
+import shutil
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import pytest
+
+from vidstill.config import Data
+from vidstill.data.annotations import Annotations, Sample, find_problems, read_annotations
+from vidstill.labels import class_names
+
+
+def write(root: Path, *names: str, content: str | None = None) -> None:
+    """Files at these paths, each with a content of its own unless one is given."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(name if content is None else content)
+
+
+def counts(annotations: Annotations) -> dict[str, int]:
+    return {split: len(samples) for split, samples in annotations.splits.items()}
+
+
+def names(root: Path, samples: list[Sample]) -> list[str]:
+    return [sample.path.relative_to(root).as_posix() for sample in samples]
+
+
+@pytest.mark.parametrize(
+    ("folders", "splits"),
+    [
+        (("train", "val", "test"), ("train", "val", "test")),
+        (("training", "validation", "testing"), ("train", "val", "test")),
+        (("Train", "valid"), ("train", "val")),
+        (("train", "test"), ("train", "test")),
+    ],
+)
+def test_split_folders(tmp_path: Path, folders: tuple[str, ...], splits: tuple[str, ...]) -> None:
+    for folder, label in itertools.product(folders, ("run fast", "walk")):
+        write(tmp_path, f"{folder}/{label}/b.mp4", f"{folder}/{label}/a.AVI", f"{folder}/{label}/notes.txt")
+    annotations = read_annotations(Data(root=tmp_path))
+    assert annotations.classes == ["run fast", "walk"]
+    assert counts(annotations) == dict.fromkeys(splits, 4)
+    assert names(tmp_path, annotations.splits["train"]) == [
+        f"{folders[0]}/{name}" for name in ("run fast/a.AVI", "run fast/b.mp4", "walk/a.AVI", "walk/b.mp4")
+    ]
+    assert [sample.label for sample in annotations.splits["train"]] == [0, 0, 1, 1]
+    assert find_problems(annotations) == []
+
+
+def test_undivided_folders_are_divided_alike_whatever_the_root_is_called(tmp_path: Path) -> None:
+    for root in ("one", "two/deeper"):
+        for name in sorted((f"{label}/{n}.mp4" for n in range(10) for label in "ab"), reverse=root == "one"):
+            write(tmp_path / root, name)
+    divisions = []
+    for root in ("one", "two/deeper"):
+        annotations = read_annotations(Data(root=tmp_path / root, folds=5, fold=2), seed=7)
+        assert counts(annotations) == {"train": 16, "val": 4}
+        divisions.append(names(tmp_path / root, annotations.splits["val"]))
+    assert divisions[0] == divisions[1]
+
+
+def test_folds_are_a_partition(tmp_path: Path) -> None:
+    write(tmp_path, *(f"{label}/{n}.mp4" for n in range(7) for label in "abc"))
+    held_out = [read_annotations(Data(root=tmp_path, folds=4, fold=fold)).splits["val"] for fold in (1, 2, 3, 4)]
+    assert sorted(sample.path for part in held_out for sample in part) == sorted(tmp_path.glob("*/*.mp4"))
+    with pytest.raises(ValueError, match="data.fold 5: there are only 4 parts"):
+        read_annotations(Data(root=tmp_path, folds=4, fold=5))
+
+
+def test_class_folders_that_are_called_like_a_split_are_classes(tmp_path: Path) -> None:
+    write(tmp_path, *(f"{label}/{n}.mp4" for n in range(5) for label in ("train", "bus")))
+    assert read_annotations(Data(root=tmp_path)).classes == ["bus", "train"]
+
+
+def test_hidden_files_and_archive_leftovers_are_no_videos(tmp_path: Path) -> None:
+    write(tmp_path, "a/1.mp4", "a/2.mp4", "a/._1.mp4", ".git/x.mp4", "__MACOSX/a/1.mp4", "b/1.mp4")
+    annotations = read_annotations(Data(root=tmp_path, folds=3))
+    assert annotations.classes == ["a", "b"] and sum(counts(annotations).values()) == 3
+
+
+def test_class_list_orders_folders_and_tolerates_their_spelling(tmp_path: Path) -> None:
+    write(tmp_path, "train/arm_wrestling/1.mp4", "train/Zumba/1.mp4")
+    annotations = read_annotations(Data(root=tmp_path, classes="kinetics400"))
+    assert [annotations.classes[sample.label] for sample in annotations.splits["train"]] == ["zumba", "arm wrestling"]
+    write(tmp_path, "train/arm wrestlin/1.mp4")
+    with pytest.raises(ValueError, match=r"'arm wrestlin' is none of the 400 classes of kinetics400 \(did you mean 'arm wrestling'"):
+        read_annotations(Data(root=tmp_path, classes="kinetics400"))
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ([], "it holds nothing"),
+        (["readme.txt", "x.json"], "it holds readme.txt, x.json"),
+        (["a.mp4", "b.mp4"], "a video lies at a.mp4"),
+        (["sets/one/a/1.mp4"], "a video lies at sets/one/a/1.mp4"),
+    ],
+)
+def test_what_was_looked_for_is_said(tmp_path: Path, files: list[str], message: str) -> None:
+    write(tmp_path, *files)
+    for settings in ({}, {"format": "folders"}):
+        with pytest.raises(ValueError, match=message) as caught:
+            read_annotations(Data(root=tmp_path, **settings))
+        assert "Looked for train.csv" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_wrong_places(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="data.root .*nowhere is not there"):
+        read_annotations(Data(root=tmp_path / "nowhere"))
+    with pytest.raises(ValueError, match=r"data.val v.csv is not there, nor in"):
+        read_annotations(Data(root=tmp_path, val=Path("v.csv")))
+    write(tmp_path, "val/a/1.mp4", "valid/a/1.mp4")
+    with pytest.raises(ValueError, match="are both val"):
+        read_annotations(Data(root=tmp_path))
+
+
+def test_lists_in_the_root_are_found_and_name_classes_after_folders(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_bytes(b"train/Walk/a.avi,1\r\ntrain/Run/b.avi,0\r\n")
+    (tmp_path / "val.csv").write_bytes(b"val/Walk/c.avi,1\r\n")
+    annotations = read_annotations(Data(root=tmp_path))
+    assert annotations.classes == ["Run", "Walk"]
+    assert annotations.splits["val"] == [Sample(tmp_path / "val/Walk/c.avi", 1)]
+
+
+def test_one_list_as_root_is_divided(tmp_path: Path) -> None:
+    lines = [f"clips/{n}.mp4,{'jump' if n % 2 else 'walk'}" for n in range(20)]
+    (tmp_path / "all.csv").write_text("\n".join(lines))
+    annotations = read_annotations(Data(root=tmp_path / "all.csv"))
+    assert annotations.classes == ["jump", "walk"]
+    assert Counter(sample.label for sample in annotations.splits["val"]) == {0: 2, 1: 2}
+    assert annotations.splits["train"][0].path.parent == tmp_path / "clips"
+
+
+def test_numbers_without_folders_name_themselves(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("a.mp4 0\nb.mp4 2\n")
+    assert read_annotations(Data(root=tmp_path)).classes == ["0", "1", "2"]
+
+
+def test_names_of_lists_follow_a_class_list(tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_text("on its side, not upright\nrun\n")
+    (tmp_path / "train.csv").write_text("a.mp4,run\nb.mp4,on its side, not upright\n")
+    annotations = read_annotations(Data(root=tmp_path, classes=str(tmp_path / "classes.txt")))
+    assert [sample.label for sample in annotations.splits["train"]] == [1, 0]
+    (tmp_path / "val.csv").write_text("a.mp4,run\nb.mp4,rum\n")
+    with pytest.raises(ValueError, match=r"val.csv line 2: 'rum' is none of the 2 classes of .* \(did you mean 'run'"):
+        read_annotations(Data(root=tmp_path, classes=str(tmp_path / "classes.txt")))
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "classes", "message"),
+    [
+        (range(1, 52), range(1, 52), "hmdb51", r"train.csv: labels run 1..51: 1-based; subtract one \(allowed are 0..50\)"),
+        (range(51), range(1, 52), "hmdb51", r"val.csv: labels run 1..51: 1-based"),
+        (range(2, 53), range(2, 53), "hmdb51", r"train.csv: labels run 2..52: .*train.csv line 50 has 51, but allowed are 0..50"),
+        (range(1, 52), range(1, 52), None, r"labels run 1..51: 1-based; subtract one"),
+        (range(2, 53), range(2, 53), None, r"labels run 2..52: they start at 0 unless data.classes names the classes"),
+        ([0, 1, -1], [0], None, r"train.csv line 3 has -1"),
+        ([0, 1, 10**9], [0], None, r"train.csv line 3 has 1000000000"),
+    ],
+)
+def test_labels_that_count_from_elsewhere(
+    tmp_path: Path, train: list[int], val: list[int], classes: str | None, message: str
+) -> None:
+    for split, labels in (("train", train), ("val", val)):
+        (tmp_path / f"{split}.csv").write_text("".join(f"{n}.mp4,{label}\n" for n, label in enumerate(labels)))
+    with pytest.raises(ValueError, match=message):
+        read_annotations(Data(root=tmp_path, classes=classes))
+
+
+@pytest.mark.parametrize(
+    ("name", "group"),
+    [
+        ("v_Basketball_g07_c02.avi", "Basketball/g07"),
+        ("v_HandStandPushups_g25_c01.avi", "HandStandPushups/g25"),
+        ("v_biking_01_03.mpg", "biking/01"),
+        ("v_trampoline_jumping_25_04.avi", "trampoline_jumping/25"),
+        ("Return_of_the_King_7_shoot_bow_u_nm_np10_ba_med_2.avi", "Return_of_the_King_7_shoot_bow"),
+        ("person03_handclapping_d4_uncomp.avi", "person03"),
+        ("--abcDEF123_000012_000022.mp4", "--abcDEF123"),
+        ("fi123.mp4", None),
+        ("holiday_000012_000022.mp4", None),
+    ],
+)
+def test_known_ways_of_naming_tell_the_source(tmp_path: Path, name: str, group: str | None) -> None:
+    (tmp_path / "train.csv").write_text(f"{name},0\n")
+    assert read_annotations(Data(root=tmp_path)).splits["train"][0].group == group
+
+
+def test_group_patterns(tmp_path: Path) -> None:
+    write(tmp_path, *(f"{label}/{n}_{n % 4}_x.mp4" for n in range(12) for label in "ab"))
+    annotations = read_annotations(Data(root=tmp_path, split="group", group=r"_(\d+)_x\.mp4$", folds=4, fold=1))
+    (held_out,) = {sample.group for sample in annotations.splits["val"]}
+    assert {sample.group for sample in annotations.splits["train"]} == {"0", "1", "2", "3"} - {held_out}
+    assert counts(annotations) == {"train": 18, "val": 6}
+    for pattern, message in [
+        (r"_(\d+", "no regular expression"),
+        (r"_\d+_", "in parentheses"),
+        (r"seq(\d+)", "does not fit a/0_0_x.mp4"),
+        (None, "no source is known for a/0_0_x.mp4"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            read_annotations(Data(root=tmp_path, split="group", group=pattern))
+
+
+def test_missing_videos_and_wrong_labels_are_fatal_and_come_first(tmp_path: Path) -> None:
+    write(tmp_path, "a.mp4", "b.mp4")
+    annotations = Annotations(
+        ["walk", "run", "jump"],
+        {
+            "train": [Sample(tmp_path / "a.mp4", 0), Sample(tmp_path / "gone.mp4", 1)],
+            "val": [Sample(tmp_path / "b.mp4", 3), Sample(tmp_path / "a.mp4", 0)],
+        },
+    )
+    problems = find_problems(annotations)
+    assert [(problem.fatal, str(problem).replace(str(tmp_path), "")) for problem in problems] == [
+        (True, "train: 1 of 2 videos are missing: /gone.mp4"),
+        (True, "val: 1 labels are not in 0..2: /b.mp4 has 3"),
+        (False, "train: 1 of 3 classes have no video: jump"),
+        (False, "leak: 1 of 2 videos of val are in train too: /a.mp4"),
+    ]
+
+
+def test_only_one_class_is_fatal(tmp_path: Path) -> None:
+    write(tmp_path, *(f"walk/{n}.mp4" for n in range(5)))
+    problem, *_ = find_problems(read_annotations(Data(root=tmp_path)))
+    assert problem.fatal and str(problem) == "there is only one class: walk"
+
+
+def test_same_video_under_other_names_is_a_leak(tmp_path: Path) -> None:
+    write(tmp_path, *(f"{split}/{label}/{n}.mp4" for split in ("train", "val") for label in "ab" for n in range(3)))
+    long, other = "x" * 100_000, "x" * 99_999 + "y"
+    write(tmp_path, "train/a/copy.mp4", "val/a/copied.mp4", content=long)
+    write(tmp_path, "val/a/alike.mp4", "train/a/twin1.mp4", content=other[::-1])
+    write(tmp_path, "val/b/begins_alike.mp4", content=other)
+    write(tmp_path, "train/b/empty.mp4", "val/b/empty.mp4", content="")
+    (tmp_path / "val/b/linked.mp4").symlink_to(tmp_path / "train/b/1.mp4")
+    (tmp_path / "val/b/hard.mp4").hardlink_to(tmp_path / "train/b/2.mp4")
+    (problem,) = find_problems(read_annotations(Data(root=tmp_path)))
+    assert str(problem).startswith("leak: 4 of 12 videos of val are in train too:")
+    assert f"{tmp_path}/val/a/copied.mp4 = {tmp_path}/train/a/copy.mp4" in str(problem)
+
+
+def test_contradicting_labels(tmp_path: Path) -> None:
+    write(tmp_path, "HammerThrow/1.mp4", "Hammering/1.mp4", "elsewhere/1.mp4")
+    (tmp_path / "train.csv").write_text("HammerThrow/1.mp4,35\nHammering/1.mp4,34\nelsewhere/1.mp4,0\nelsewhere/1.mp4,1\n")
+    found = {}
+    for order in ("ucf101", "ucf101_dvfl"):
+        found[order] = [str(problem) for problem in find_problems(read_annotations(Data(root=tmp_path, classes=order)))]
+        assert f"1 videos have two labels: {tmp_path}/elsewhere/1.mp4" in found[order]
+    astray = [text for text in found["ucf101_dvfl"] if text not in found["ucf101"]]
+    assert len(astray) == 1
+    assert astray[0].startswith("train: 2 of 4 videos lie in a folder named after another class")
+
+
+UCF_GROUP = re.compile(r"v_(\w+)_(g\d+)_c\d+")
+
+
+def count_leaks(train: list[str], val: list[str]) -> tuple[int, int, int]:
+    """Shared groups, groups of val, videos of val in shared groups, by comparing every pair of groups."""
+    known = {UCF_GROUP.search(name)[0].rsplit("_", 1)[0] for name in train}  # type: ignore[index]
+    held_out = [UCF_GROUP.search(name)[0].rsplit("_", 1)[0] for name in val]  # type: ignore[index]
+    return len({g for g in held_out if g in known}), len(set(held_out)), sum(g in known for g in held_out)
+
+
+def test_leaks_of_the_dvfl_lists_of_ucf50(shared_data: Path) -> None:
+    lists = shared_data / "labels/ucf50"
+    annotations = read_annotations(Data(root=lists, classes="ucf50"))
+    assert counts(annotations) == {"train": 5360, "val": 1321}
+    assert count_leaks(*([s.path.name for s in annotations.splits[split]] for split in ("train", "val"))) == (38, 277, 88)
+    leaks = [str(problem) for problem in find_problems(annotations) if "leak" in str(problem)]
+    assert len(leaks) == 1
+    assert leaks[0].startswith("leak: 38 of 277 groups of val (88 of 1321 videos) are in train too: BaseballPitch/g21,")
+    assert read_annotations(Data(root=lists)) == annotations  # the folders name the same classes
+
+
+def test_leaks_of_the_dvfl_division_of_ucf101(shared_data: Path, tmp_path: Path) -> None:
+    """Their lists take of each class, sorted, the first 80 % (rounded up) for training; that rule gives their counts."""
+    by_class: dict[str, list[str]] = defaultdict(list)
+    for path in ("trainlist01.txt", "testlist01.txt"):
+        for line in (shared_data / "labels/ucf101" / path).read_text().splitlines():
+            by_class[line.split("/")[0]].append(line.split()[0])
+    label = {name: index for index, name in enumerate(class_names("ucf101_dvfl"))}
+    lists: dict[str, list[str]] = {"train": [], "val": []}
+    for name, videos in by_class.items():
+        border = -(-len(videos) * 4 // 5)
+        for split, part in (("train", sorted(videos)[:border]), ("val", sorted(videos)[border:])):
+            lists[split] += [f"{split}/{video},{label[name]}\n" for video in part]
+    for split, lines in lists.items():
+        (tmp_path / f"{split}.csv").write_text("".join(lines))
+    annotations = read_annotations(Data(root=tmp_path, classes="ucf101_dvfl"))
+    assert counts(annotations) == {"train": 10690, "val": 2630}
+    leak = str(find_problems(annotations)[-1])
+    assert leak.startswith("leak: 81 of 549 groups of val (223 of 2630 videos) are in train too")
+
+
+def manifest(shared_data: Path, dataset: str) -> list[dict[str, str]]:
+    with (shared_data / "clips/manifest.csv").open() as file:
+        return [row for row in csv.DictReader(file) if row["dataset"] == dataset]
+
+
+def test_ut_interaction_leaves_sequences_out(shared_data: Path) -> None:
+    root = shared_data / "clips/ut_interaction"
+    rows = {root.parent / row["path"]: row for row in manifest(shared_data, "ut_interaction")}
+    held_out: list[Path] = []
+    for fold in range(1, 15):
+        data = Data(root=root, split="group", group=r"_(\d+)_\d\.avi$", folds=14, fold=fold)
+        annotations = read_annotations(data)
+        assert all(rows[s.path]["class"] == annotations.classes[s.label] for s in annotations.splits["train"])
+        sequences = {split: {rows[s.path]["group"] for s in samples} for split, samples in annotations.splits.items()}
+        assert not sequences["train"] & sequences["val"]
+        assert find_problems(annotations) == []
+        held_out += [s.path for s in annotations.splits["val"]]
+    assert sorted(held_out) == sorted(rows)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "classes", "sizes"),
+    [
+        ("hockey_fights_small", 2, {"train": 800, "val": 100}),
+        ("basketball_actions", 5, {"train": 183, "val": 46}),
+        ("surveillance_fights", 2, {"train": 16, "val": 4}),
+    ],
+)
+def test_real_folders(shared_data: Path, dataset: str, classes: int, sizes: dict[str, int]) -> None:
+    root = shared_data / "clips" / dataset
+    annotations = read_annotations(Data(root=root))
+    assert (len(annotations.classes), counts(annotations)) == (classes, sizes)
+    rows = {root.parent / row["path"]: row for row in manifest(shared_data, dataset)}
+    assert {s.path: annotations.classes[s.label] for samples in annotations.splits.values() for s in samples} == {
+        path: row["class"] for path, row in rows.items()
+    }
+    hashes = {split: {rows[s.path]["sha256"]: s.path for s in samples} for split, samples in annotations.splits.items()}
+    copies = [str(hashes["val"][same]) for same in hashes["train"].keys() & hashes["val"].keys()]
+    problems = find_problems(annotations)
+    assert len(problems) == (1 if copies else 0)
+    assert all(copy in str(problems[0]) for copy in copies)
+
+
+def test_group_column_of_a_list(shared_data: Path, tmp_path: Path) -> None:
+    """surveillance_fights names its sources nowhere but in the manifest."""
+    rows = [(r["path"], r["class"], r["group"]) for r in manifest(shared_data, "surveillance_fights")]
+    (tmp_path / "all.csv").write_text("path,class,group\n" + "".join(f"{p},{c},{g or p}\n" for p, c, g in rows))
+    (tmp_path / "surveillance_fights").symlink_to(shared_data / "clips/surveillance_fights")
+    annotations = read_annotations(Data(root=tmp_path / "all.csv", split="group", folds=4))
+    assert find_problems(annotations) == []
+    assert not {s.group for s in annotations.splits["train"]} & {s.group for s in annotations.splits["val"]}
+
+
+def test_annotations_survive_a_move_of_the_folder(tmp_path: Path) -> None:
+    write(tmp_path / "x", *(f"{label}/{n}.mp4" for n in range(6) for label in "ab"))
+    before = read_annotations(Data(root=tmp_path / "x"))
+    shutil.move(tmp_path / "x", tmp_path / "y z")
+    after = read_annotations(Data(root=tmp_path / "y z"))
+    assert names(tmp_path / "x", before.splits["val"]) == names(tmp_path / "y z", after.splits["val"])

@@ -1,0 +1,147 @@
+"""A data set of sound, short, damaged and broken videos: each is found, with its reason, and the rest goes on."""
+
+import csv
+import multiprocessing
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from vidstill.config import Clip, Run, resolve
+from vidstill.data.annotations import Annotations, Sample, read_annotations
+from vidstill.data.check import Finding, check, check_data, write_findings
+from vidstill.files import WriteError
+
+
+def make_video(path: Path, frames: int, seed: int = 0) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(seed).integers(0, 256, (frames, 48, 64, 3), dtype=np.uint8)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=Fraction(25))
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for pixels in noise:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels)))
+        container.mux(stream.encode(None))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("videos") / "with space"
+    for n, frames in enumerate((20, 21, 22, 23)):
+        make_video(root / f"walk/{n}.avi", frames, n)
+    make_video(root / "run/short é.avi", 5, 9)
+    make_video(root / "run/one.avi", 1, 10)
+    whole = root / "run/cut.avi"
+    make_video(whole, 40, 11)
+    whole.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    (root / "run/text.mp4").write_text("this is no video\n" * 100)
+    (root / "run/empty.mp4").touch()
+    return root
+
+
+def test_everything_broken_is_named_with_its_reason(folder: Path, tmp_path: Path) -> None:
+    events: list[dict[str, object]] = []
+    run = resolve(None, ["--data.root", str(folder), "--clip.frames", "8"])
+    checked = check_data(run, workers=2, out=tmp_path / "new folder/broken.csv", report=events.append)
+    kinds = {finding.sample.path.name: finding.kind for finding in checked.findings}
+    assert kinds == {
+        "empty.mp4": "broken", "text.mp4": "broken", "short é.avi": "short", "one.avi": "short", "cut.avi": kinds["cut.avi"],
+    }  # fmt: skip
+    assert kinds["cut.avi"] in ("damaged", "differs")
+    assert [finding.kind for finding in checked.findings[:2]] == ["broken", "broken"]
+    assert checked.fatal and "broken: 2, the first" in checked.summary()
+    assert events[-1] == {"what": "decoding", "done": 9, "total": 9} and len(events) == 9
+
+    with (tmp_path / "new folder/broken.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {Path(row["path"]).name: row["problem"].split(":")[0] for row in rows} == kinds
+    assert all(row["label"] == "0" for row in rows)
+    assert "short: 5 frames, a clip takes 8" in [row["problem"] for row in rows]
+
+
+def test_dense_clips_need_their_whole_span(folder: Path) -> None:
+    annotations = read_annotations(resolve(None, ["--data.root", str(folder)]).data)
+    annotations.splits = {"train": [s for s in annotations.splits["train"] + annotations.splits["val"] if s.label == 1]}
+    assert check(annotations, 1, clip=Clip(frames=8, interval=3, sampling="sparse")) == []
+    short = check(annotations, 1, clip=Clip(frames=8, interval=3, sampling="dense"))
+    assert sorted(finding.reason for finding in short) == ["20 frames, a clip takes 22", "21 frames, a clip takes 22"]
+
+
+def test_a_killed_worker_costs_one_video(folder: Path) -> None:
+    samples = [Sample(path, 0) for path in sorted((folder / "walk").iterdir())]
+    killed = iter([True])
+
+    def kill_once(done: int, total: int) -> None:
+        if next(killed, False):
+            for process in multiprocessing.active_children():
+                os.kill(process.pid or 0, signal.SIGSTOP)  # so that no worker is done before it dies
+            for process in multiprocessing.active_children():
+                os.kill(process.pid or 0, signal.SIGKILL)
+
+    seen: list[int] = []
+
+    def progress(done: int, total: int) -> None:
+        seen.append(done)
+        kill_once(done, total)
+
+    findings = check(Annotations(["walk", "run"], {"train": samples}), 1, progress, clip=Clip())
+    assert seen == [1, 2, 3, 4]
+    assert all("decoder crashed (signal SIGKILL)" in finding.reason for finding in findings)
+    assert len(findings) <= 1
+
+
+def test_videos_in_two_splits_are_decoded_once(folder: Path) -> None:
+    samples = [Sample(path, 0) for path in sorted((folder / "walk").iterdir())]
+    totals: set[int] = set()
+    check(Annotations(["a", "b"], {"train": samples, "val": samples}), 1, lambda done, total: totals.add(total), clip=Clip())
+    assert totals == {4}
+
+
+def test_a_missing_video_is_broken_and_fatal(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text(f"{folder}/walk/0.avi,walk\n{folder}/walk/1.avi,run\ngone.avi,run\n")
+    checked = check_data(resolve(None, ["--data.root", str(tmp_path)]), workers=1, out=tmp_path / "broken.csv")
+    assert [(finding.sample.path.name, finding.kind) for finding in checked.findings] == [("gone.avi", "broken")]
+    assert "error: train: 1 of 3 videos are missing" in checked.summary()
+
+
+def test_a_sound_data_set(folder: Path, tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        for n, label in enumerate(("a", "b")):
+            (tmp_path / split / label).mkdir(parents=True)
+            shutil.copy(folder / f"walk/{n + 2 * (split == 'val')}.avi", tmp_path / split / label / "x.avi")
+    checked = check_data(resolve(None, ["--data.root", str(tmp_path)]), workers=1, out=tmp_path / "broken.csv")
+    assert not checked.fatal
+    assert checked.summary() == "train 2, val 2 videos in 2 classes\nevery video decodes, nothing is suspicious"
+    assert (tmp_path / "broken.csv").read_text() == "path,label,problem\n"
+
+
+def test_findings_that_cannot_be_written_leave_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "broken.csv"
+    write_findings([Finding(Sample(Path("a, b.mp4"), 1), "broken", 'no "video"')], path)
+    before = path.read_text()
+    assert list(csv.reader(before.splitlines()))[1] == ["a, b.mp4", "1", 'broken: no "video"']
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(WriteError, match="No space left"):
+        write_findings([], path)
+    assert path.read_text() == before and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.fixture
+def edge(shared_data: Path) -> Iterator[Run]:
+    yield resolve(None, ["--data.root", str(shared_data / "clips/decode_edge"), "--clip.frames", "1"])
+
+
+def test_real_edge_cases(edge: Run, tmp_path: Path) -> None:
+    checked = check_data(edge, workers=2, out=tmp_path / "broken.csv")
+    assert [finding.sample.path.name for finding in checked.findings] == ["corrupted.mp4"]
+    assert checked.findings[0].kind == "damaged"
