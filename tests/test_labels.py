@@ -50,7 +50,12 @@ def test_two_orders_of_one_data_set_hold_the_same_classes() -> None:
 
 def test_activitynet_keeps_its_own_order() -> None:
     names = class_names("activitynet200")
-    assert (names[3], names[10], names[100], names[199]) == ("BMX", "Playing ten pins", "Drinking coffee", "Playing badminton")
+    assert (names[3], names[10], names[100], names[199]) == (
+        "BMX",
+        "Playing ten pins",
+        "Drinking coffee",
+        "Playing badminton",
+    )
 
 
 @pytest.mark.parametrize(("name", "origin"), [(name, path) for name, paths in ORIGINS.items() for path in paths])

@@ -139,7 +139,7 @@ def check(
     from vidstill.data.check import check_data
 
     with _progress() as report:
-        found = check_data(resolve(None, settings), workers=workers, out=out, report=report)
+        found = check_data(resolve(None, ["--data.root", str(data), *settings]), workers=workers, out=out, report=report)
     _say(found.summary())
     _last(out)
     if found.fatal:
@@ -228,7 +228,7 @@ def _overview() -> str:
 def _say(renderable: Any) -> None:
     from rich.console import Console
 
-    Console(highlight=False).print(renderable)
+    Console(highlight=False, markup=False).print(renderable)
 
 
 def _complain(message: str) -> None:

@@ -162,8 +162,6 @@ class Run(Section):
             raise ValueError("train.precision fp16 needs a GPU: with train.accelerator cpu use fp32 or bf16")
         if self.train.strategy == "fsdp" and self.train.ema is not None:
             raise ValueError("train.strategy fsdp shards the weights and train.ema keeps a whole copy: choose one")
-        if self.data.split == "group" and self.data.group is None and self.data.format in ("auto", "folders"):
-            raise ValueError(r"data.split group needs data.group, e.g. --data.group '_g(\d+)_'")
         return self
 
     def to_yaml(self) -> str:

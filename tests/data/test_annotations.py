@@ -67,7 +67,7 @@ def test_folds_are_a_partition(tmp_path: Path) -> None:
     write(tmp_path, *(f"{label}/{n}.mp4" for n in range(7) for label in "abc"))
     held_out = [read_annotations(Data(root=tmp_path, folds=4, fold=fold)).splits["val"] for fold in (1, 2, 3, 4)]
     assert sorted(sample.path for part in held_out for sample in part) == sorted(tmp_path.glob("*/*.mp4"))
-    with pytest.raises(ValueError, match="data.fold 5: there are only 4 parts"):
+    with pytest.raises(ValueError, match=r"data.fold 5: there are only 4 parts"):
         read_annotations(Data(root=tmp_path, folds=4, fold=5))
 
 
@@ -87,7 +87,9 @@ def test_class_list_orders_folders_and_tolerates_their_spelling(tmp_path: Path) 
     annotations = read_annotations(Data(root=tmp_path, classes="kinetics400"))
     assert [annotations.classes[sample.label] for sample in annotations.splits["train"]] == ["zumba", "arm wrestling"]
     write(tmp_path, "train/arm wrestlin/1.mp4")
-    with pytest.raises(ValueError, match=r"'arm wrestlin' is none of the 400 classes of kinetics400 \(did you mean 'arm wrestling'"):
+    with pytest.raises(
+        ValueError, match=r"'arm wrestlin' is none of the 400 classes of kinetics400 \(did you mean 'arm wrestling'"
+    ):
         read_annotations(Data(root=tmp_path, classes="kinetics400"))
 
 
@@ -109,7 +111,7 @@ def test_what_was_looked_for_is_said(tmp_path: Path, files: list[str], message: 
 
 
 def test_wrong_places(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="data.root .*nowhere is not there"):
+    with pytest.raises(ValueError, match=r"data.root .*nowhere is not there"):
         read_annotations(Data(root=tmp_path / "nowhere"))
     with pytest.raises(ValueError, match=r"data.val v.csv is not there, nor in"):
         read_annotations(Data(root=tmp_path, val=Path("v.csv")))
@@ -153,9 +155,19 @@ def test_names_of_lists_follow_a_class_list(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("train", "val", "classes", "message"),
     [
-        (range(1, 52), range(1, 52), "hmdb51", r"train.csv: labels run 1..51: 1-based; subtract one \(allowed are 0..50\)"),
+        (
+            range(1, 52),
+            range(1, 52),
+            "hmdb51",
+            r"train.csv: labels run 1..51: 1-based; subtract one \(allowed are 0..50\)",
+        ),
         (range(51), range(1, 52), "hmdb51", r"val.csv: labels run 1..51: 1-based"),
-        (range(2, 53), range(2, 53), "hmdb51", r"train.csv: labels run 2..52: .*train.csv line 50 has 51, but allowed are 0..50"),
+        (
+            range(2, 53),
+            range(2, 53),
+            "hmdb51",
+            r"train.csv: labels run 2..52: .*train.csv line 50 has 51, but allowed are 0..50",
+        ),
         (range(1, 52), range(1, 52), None, r"labels run 1..51: 1-based; subtract one"),
         (range(2, 53), range(2, 53), None, r"labels run 2..52: they start at 0 unless data.classes names the classes"),
         ([0, 1, -1], [0], None, r"train.csv line 3 has -1"),
@@ -246,7 +258,9 @@ def test_same_video_under_other_names_is_a_leak(tmp_path: Path) -> None:
 
 def test_contradicting_labels(tmp_path: Path) -> None:
     write(tmp_path, "HammerThrow/1.mp4", "Hammering/1.mp4", "elsewhere/1.mp4")
-    (tmp_path / "train.csv").write_text("HammerThrow/1.mp4,35\nHammering/1.mp4,34\nelsewhere/1.mp4,0\nelsewhere/1.mp4,1\n")
+    (tmp_path / "train.csv").write_text(
+        "HammerThrow/1.mp4,35\nHammering/1.mp4,34\nelsewhere/1.mp4,0\nelsewhere/1.mp4,1\n"
+    )
     found = {}
     for order in ("ucf101", "ucf101_dvfl"):
         found[order] = [str(problem) for problem in find_problems(read_annotations(Data(root=tmp_path, classes=order)))]
@@ -270,7 +284,11 @@ def test_leaks_of_the_dvfl_lists_of_ucf50(shared_data: Path) -> None:
     lists = shared_data / "labels/ucf50"
     annotations = read_annotations(Data(root=lists, classes="ucf50"))
     assert counts(annotations) == {"train": 5360, "val": 1321}
-    assert count_leaks(*([s.path.name for s in annotations.splits[split]] for split in ("train", "val"))) == (38, 277, 88)
+    assert count_leaks(*([s.path.name for s in annotations.splits[split]] for split in ("train", "val"))) == (
+        38,
+        277,
+        88,
+    )
     leaks = [str(problem) for problem in find_problems(annotations) if "leak" in str(problem)]
     assert len(leaks) == 1
     assert leaks[0].startswith("leak: 38 of 277 groups of val (88 of 1321 videos) are in train too: BaseballPitch/g21,")
@@ -278,7 +296,7 @@ def test_leaks_of_the_dvfl_lists_of_ucf50(shared_data: Path) -> None:
 
 
 def test_leaks_of_the_dvfl_division_of_ucf101(shared_data: Path, tmp_path: Path) -> None:
-    """Their lists take of each class, sorted, the first 80 % (rounded up) for training; that rule gives their counts."""
+    """Of each class, sorted, the first 80 % (rounded up) train: the rule that gives the counts of their lists."""
     by_class: dict[str, list[str]] = defaultdict(list)
     for path in ("trainlist01.txt", "testlist01.txt"):
         for line in (shared_data / "labels/ucf101" / path).read_text().splitlines():

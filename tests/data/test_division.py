@@ -22,7 +22,9 @@ def test_stratified_parts_are_even_in_every_class_and_in_all(labels: list[int], 
 
 
 @given(LABELS, st.integers(2, 7), st.randoms(use_true_random=False))
-def test_stratified_parts_do_not_depend_on_the_order_of_files(labels: list[int], folds: int, rng: random.Random) -> None:
+def test_stratified_parts_do_not_depend_on_the_order_of_files(
+    labels: list[int], folds: int, rng: random.Random
+) -> None:
     videos = [(f"{n}.mp4", label) for n, label in enumerate(labels)]
     shuffled = rng.sample(videos, len(videos))
     first = dict(zip(videos, stratified_parts(*zip(*videos, strict=True), folds, 0), strict=True))
@@ -34,7 +36,18 @@ def test_seeds_give_other_divisions_and_one_is_pinned() -> None:
     names, labels = [f"{n:02}.mp4" for n in range(40)], [n % 4 for n in range(40)]
     divisions = [tuple(stratified_parts(names, labels, 5, seed)) for seed in range(10)]
     assert len(set(divisions)) == 10
-    assert divisions[0][:10] == (0, 4, 0, 1, 1, 1, 2, 0, 1, 0)  # a machine or a release that divides otherwise would leak between runs
+    assert divisions[0][:10] == (
+        0,
+        4,
+        0,
+        1,
+        1,
+        1,
+        2,
+        0,
+        1,
+        0,
+    )  # a machine or a release that divides otherwise would leak between runs
 
 
 @given(st.lists(st.tuples(st.integers(0, 8), st.integers(0, 3)), min_size=1, max_size=60), st.integers(2, 6))

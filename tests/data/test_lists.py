@@ -21,7 +21,7 @@ def rows_of(tmp_path: Path, text: str | bytes, name: str = "list.csv") -> list[t
     ("text", "rows"),
     [
         ("a.mp4,0\nb/c.mp4,1\n", [("a.mp4", "0"), ("b/c.mp4", "1")]),
-        ("train/A/v_A_g01_c01.avi,0\r\ntrain/B/v_B_g01_c01.avi,1\r\n", [("train/A/v_A_g01_c01.avi", "0"), ("train/B/v_B_g01_c01.avi", "1")]),
+        ("train/A/a.avi,0\r\nval/B/b.avi,1\r\n", [("train/A/a.avi", "0"), ("val/B/b.avi", "1")]),
         ("\ufeffa.mp4,walk\n\nb.mp4,run", [("a.mp4", "walk"), ("b.mp4", "run")]),
         ("path,label\na b.mp4,walk dog\n", [("a b.mp4", "walk dog")]),
         ("Video Path,Directory Number\na.mp4,0\nb.mp4,1\n", [("a.mp4", "0"), ("b.mp4", "1")]),

@@ -18,7 +18,9 @@ def touch(root: Path, names: list[str]) -> None:
 
 def ucf101_names(lists: Path) -> list[str]:
     return [
-        line.split()[0] for which in ("trainlist01", "testlist01") for line in (lists / f"{which}.txt").read_text().splitlines()
+        line.split()[0]
+        for which in ("trainlist01", "testlist01")
+        for line in (lists / f"{which}.txt").read_text().splitlines()
     ]
 
 
@@ -45,7 +47,9 @@ def test_official_ucf101(shared_data: Path, ucf101_tree: Path, fold: int, train:
     assert find_problems(annotations) == []  # all are there, and the official splits share no group
 
 
-def test_ucf101_by_folder_leaks_as_a_stratified_split_and_not_as_a_group_split(shared_data: Path, tmp_path: Path) -> None:
+def test_ucf101_by_folder_leaks_as_a_stratified_split_and_not_as_a_group_split(
+    shared_data: Path, tmp_path: Path
+) -> None:
     touch(tmp_path, [name for name in ucf101_names(shared_data / "labels/ucf101") if name < "Baske"])
     stratified = find_problems(read_annotations(Data(root=tmp_path)))
     assert [str(problem).split()[0] for problem in stratified] == ["leak:"]
@@ -96,13 +100,13 @@ def test_official_hmdb51(shared_data: Path, tmp_path: Path, fold: int) -> None:
 
 def test_official_lists_are_missing(tmp_path: Path) -> None:
     for name in ("ucf101", "hmdb51"):
-        with pytest.raises(ValueError, match="give data.splits"):
+        with pytest.raises(ValueError, match=r"give data\.splits"):
             read_annotations(Data(format=name, root=tmp_path))
     (tmp_path / "wave_test_split1.txt").write_text("a.avi 1 \n")
     with pytest.raises(ValueError, match=r"no <class>_test_split4.txt; the official splits are data.fold 1, 2 and 3"):
         read_annotations(Data(root=tmp_path, fold=4))
     (tmp_path / "wave_test_split1.txt").write_text("a.avi 3\n")
-    with pytest.raises(ValueError, match="line 1: 'a.avi 3' does not end in 0, 1 or 2"):
+    with pytest.raises(ValueError, match=r"line 1: 'a\.avi 3' does not end in 0, 1 or 2"):
         read_annotations(Data(root=tmp_path))
 
 
@@ -136,7 +140,9 @@ def test_kinetics_videos_are_found_wherever_they_lie(tmp_path: Path, table: str)
     }
     (problem,) = find_problems(annotations)
     assert not problem.fatal
-    assert str(problem).startswith("train: 1 of 3 listed videos are not in") and "abcdefghij5_000000_000010" in str(problem)
+    assert str(problem).startswith("train: 1 of 3 listed videos are not in") and "abcdefghij5_000000_000010" in str(
+        problem
+    )
 
 
 def test_kinetics_lists_given_as_settings_and_with_a_class_list(tmp_path: Path) -> None:
@@ -171,5 +177,7 @@ def test_kinetics_without_its_csv_says_which_columns_it_needs(tmp_path: Path) ->
 def test_real_kinetics_validation_list(shared_data: Path) -> None:
     root = shared_data / "clips/kinetics400"
     annotations = read_annotations(Data(root=root, splits=shared_data / "labels/kinetics", classes="kinetics400"))
-    assert [(s.path.name, annotations.classes[s.label]) for s in annotations.splits["val"]] == [("WUzgd7C1pWA.mp4", "using segway")]
+    assert [(s.path.name, annotations.classes[s.label]) for s in annotations.splits["val"]] == [
+        ("WUzgd7C1pWA.mp4", "using segway")
+    ]
     assert "19905 of 19906" in str(annotations.notes)

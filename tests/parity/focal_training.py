@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fill import clip, fill
+from fill import clip
+from focal_model import build, clips, filled
 from lightning_fabric import Fabric
 
 from vidstill.config import Optim
@@ -61,10 +62,10 @@ def kd_loss(golden: Golden, arrays: Arrays) -> None:
             )
 
 
-def train_step_golden(golden: Golden, arrays: Arrays) -> None:
+def two_steps(golden: Golden, arrays: Arrays) -> None:
     """Two steps of the product's own optimiser and step; "as released" is a run without weight decay."""
     fabric = Fabric(accelerator="cpu", devices=1)
-    x = torch.from_numpy(clip(golden["input"]["seed"], tuple(golden["input"]["shape"]))).transpose(1, 2)
+    x = clips(golden["input"])
     batch = {"clips": x, "targets": torch.from_numpy(arrays["soft_targets"])}
     recipe = golden["recipe"]
     numbers = dict(re.findall(r"(momentum|lr|weight_decay) ([\d.e-]+)", recipe["optimizer"]))
@@ -72,7 +73,7 @@ def train_step_golden(golden: Golden, arrays: Arrays) -> None:
         decay = float(numbers["weight_decay"]) if expected["decay"] else 0.0
         optim = Optim(name="sgd", lr=float(numbers["lr"]), momentum=float(numbers["momentum"]), weight_decay=decay)
         model = build(golden["config"])
-        model.load_state_dict({key: torch.from_numpy(fill(key, tuple(shape))) for key, shape in golden["keys"].items()})
+        model.load_state_dict(filled(golden["keys"]))
         names = {parameter: name for name, parameter in model.named_parameters()}
         groups = parameter_groups(model, decay)
         decayed = {names[p] for group in groups if group["weight_decay"] for p in group["params"]}
@@ -98,7 +99,7 @@ def train_step_golden(golden: Golden, arrays: Arrays) -> None:
 
 
 RUNNERS = {
-    ("focal", "lr_schedule"): lr_schedule,
-    ("focal", "kd_loss"): kd_loss,
-    ("focal", "train_step"): train_step_golden,
+    "lr_schedule": lr_schedule,
+    "kd_loss": kd_loss,
+    "train_step": two_steps,
 }

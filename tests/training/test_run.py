@@ -80,14 +80,16 @@ def test_killed_at_any_moment_and_started_again_gives_the_same_bits(
 
 
 def test_ctrl_c_saves_and_the_run_goes_on(small: list[str], tmp_path: Path) -> None:
-    settings = [*small, "--train.epochs", "3"]
+    """As in a terminal, the signal goes to the loader processes too."""
+    settings = [*small, "--train.epochs", "3", "--train.workers", "1"]
     whole = vidstill.train(resolve(None, [*settings, "--name", "whole"]))
     process = subprocess.Popen(
-        command([*settings, "--name", "stopped"]), env=THREADS, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
+        command([*settings, "--name", "stopped"]), env=THREADS, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
     while not (tmp_path / "stopped" / "last.pt").exists():
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     if process.returncode == 0:
         pytest.skip("the run finished before the signal reached it")

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence, Sized
 from dataclasses import dataclass, field
 from itertools import combinations
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from vidstill.config import Data
 from vidstill.data.division import group_parts, stratified_parts
@@ -75,9 +75,8 @@ def read_annotations(data: Data, seed: int = 0) -> Annotations:
     """
     listing = read_listing(data)
     classes, labels = _resolve_labels(listing, data.classes)
-    groups = {row: _group(row, data.group) for rows in listing.rows.values() for row in rows}
     splits = {
-        split: [Sample(row.path, labels[row], groups[row]) for row in rows]
+        split: [Sample(row.path, labels[row], _group(row, data.group)) for row in rows]
         for split, rows in listing.rows.items()
         if rows
     }
@@ -135,7 +134,7 @@ def _folder_names(labels: dict[Row, int]) -> list[str]:
     """Names for ids without a class list: the folders of the videos where they tell ids apart, else the numbers."""
     folders: dict[int, set[str]] = defaultdict(set)
     for row, label in labels.items():
-        folders[label].add(PurePosixPath(row.name).parent.name)
+        folders[label].add(row.name.rpartition("/")[0].rpartition("/")[2])
     names = [next(iter(names)) for names in folders.values() if len(names) == 1]
     if len(names) == len(set(names)) == len(folders) == max(folders) + 1 and all(names):
         return [next(iter(folders[label])) for label in range(len(folders))]
@@ -147,7 +146,7 @@ def _group(row: Row, pattern: str | None) -> str | None:
     if row.group is not None:
         return row.group
     if pattern is None:
-        stem = PurePosixPath(row.name).stem
+        stem = row.name.rsplit("/", 1)[-1].rsplit(".", 1)[0]
         match = next(filter(None, (known.fullmatch(stem) for known in _SOURCES)), None)
     else:
         try:

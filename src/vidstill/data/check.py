@@ -15,8 +15,10 @@ from vidstill.data.annotations import Annotations, Problem, Sample, find_problem
 from vidstill.data.isolated import Lost, isolated
 from vidstill.files import atomic
 from vidstill.video.decode import FramesMissing, count_frames, probe
+from vidstill.video.index import open_video
 
 Kind = Literal["broken", "damaged", "short", "differs"]
+Verdict = tuple[Kind, float, str]  # with how much is left, so that the worst of a kind comes first
 
 # What a file may take: even slow codecs decode a megabyte in a second
 _SECONDS, _SECONDS_PER_MB = 60.0, 5.0
@@ -25,7 +27,8 @@ _SECONDS, _SECONDS_PER_MB = 60.0, 5.0
 @dataclass(frozen=True)
 class Finding:
     """A video of which not one frame decodes (`broken`), whose decode ends in an error (`damaged`), that has fewer
-    frames than a clip takes (`short`: frames repeat), or other than its packets promise (`differs`)."""
+    frames than a clip takes (`short`: frames repeat), or other than its container declares (`differs`: a cut file, or
+    only a careless encoder)."""
 
     sample: Sample
     kind: Kind
@@ -90,19 +93,20 @@ def check(
     samples = {sample.path: sample for split in annotations.splits.values() for sample in split}
     paths = list(samples)
     limits = [_SECONDS + _SECONDS_PER_MB * _megabytes(path) for path in paths]
-    found: list[tuple[int, Finding]] = []
+    found: list[tuple[int, float, int, Finding]] = []
+    order = get_args(Kind)
     outcomes = isolated(_decode, paths, limits, workers or _cores())
     for done, (position, outcome) in enumerate(outcomes, 1):
         path = paths[position]
         if isinstance(outcome, Lost):
-            verdict: tuple[Kind, str] | None = "broken", outcome.reason.removeprefix(f"{path}: ")
+            verdict: Verdict | None = ("broken", 0.0, outcome.reason.removeprefix(f"{path}: "))
         else:
             verdict = _judge(*outcome, clip)
         if verdict:
-            found.append((position, Finding(samples[path], *verdict)))
+            kind, rest, reason = verdict
+            found.append((order.index(kind), rest, position, Finding(samples[path], kind, reason)))
         progress(done, len(paths))
-    order = get_args(Kind)
-    return [finding for _, finding in sorted(found, key=lambda pair: (order.index(pair[1].kind), pair[0]))]
+    return [finding for *_, finding in sorted(found, key=lambda entry: entry[:3])]
 
 
 def write_findings(findings: Sequence[Finding], path: Path) -> None:
@@ -119,22 +123,25 @@ def write_findings(findings: Sequence[Finding], path: Path) -> None:
 
 
 def _decode(path: Path) -> tuple[int, int, str]:
-    """Frames that its packets promise, frames that decode, and what ended the decode ("": the end)."""
-    promised = probe(path).frames
+    """Frames that its container declares (its packets, where it declares none), frames that decode, and what ended the
+    decode ("": the end)."""
+    with open_video(path) as (_, stream):
+        declared = stream.frames or probe(path).frames
     try:
-        return promised, count_frames(path), ""
+        return declared, count_frames(path), ""
     except FramesMissing as missing:
-        return promised, missing.available, str(missing).removeprefix(f"{path}: ")
+        return declared, missing.available, str(missing).removeprefix(f"{path}: ")
 
 
-def _judge(promised: int, frames: int, damage: str, clip: Clip) -> tuple[Kind, str] | None:
+def _judge(declared: int, frames: int, damage: str, clip: Clip) -> Verdict | None:
     needed = clip.frames if clip.sampling == "sparse" else (clip.frames - 1) * clip.interval + 1
+    rest = frames / max(1, declared)
     if damage:
-        return "damaged", f"{frames} of {promised} frames decode: {damage.partition(': ')[2] or damage}"
+        return "damaged", rest, f"{frames} of {declared} frames decode: {damage.partition(': ')[2] or damage}"
     if frames < needed:
-        return "short", f"{frames} frames, a clip takes {needed}"
-    if frames != promised:
-        return "differs", f"{frames} frames decode, {promised} were promised"
+        return "short", float(frames), f"{frames} frames, a clip takes {needed}"
+    if frames != declared:
+        return "differs", rest, f"{frames} frames decode, {declared} are declared"
     return None
 
 

@@ -81,7 +81,7 @@ class _Worker(Generic[Item, Result]):
                 outcome = Lost(f"decoder crashed ({_ending(self.process.exitcode)})")
         elif time.monotonic() >= self.deadline:
             self.stop()
-            outcome = Lost(f"not done after {self.seconds:.0f} s")
+            outcome = Lost(f"not done after {self.seconds:g} s")
         else:
             return None
         position, self.position = self.position, None

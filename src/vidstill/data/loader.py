@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -68,7 +69,10 @@ def worker_count(wanted: int | None, *, processes: int, on_gpu: bool) -> tuple[i
 
 
 def start_worker(worker: int) -> None:
-    """One thread per loader process: the processes are the parallelism."""
+    """One thread per loader process, as the processes are the parallelism. Ctrl-C reaches the whole group: it is the
+    training process that decides when to stop."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
 

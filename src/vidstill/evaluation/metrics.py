@@ -19,7 +19,10 @@ class ClassRow:
 
 @dataclass(frozen=True)
 class Metrics:
-    """Shares are 0..1. `confusion` (K,K) counts videos, rows true, columns predicted."""
+    """Shares are 0..1. `mean_class`: mean accuracy of the classes that have videos; `loss`: mean of -log probability.
+
+    `confusion` (K,K) counts videos, rows true, columns predicted.
+    """
 
     videos: int
     top1: float
@@ -32,18 +35,27 @@ class Metrics:
 
 
 def topk_accuracy(scores: np.ndarray, labels: np.ndarray, k: int) -> float:
-    """Share of rows of `scores` (N,K) whose label (N,) is among the k highest."""
-    k = min(k, scores.shape[1])
+    """Share of rows of `scores` (N,K) whose label (N,) is among the k highest; of equal scores the first count.
+
+    All rows where k is K or more.
+    """
     best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     return float((best == labels[:, None]).any(axis=1).mean())
 
 
+def reliability(scores: np.ndarray, labels: np.ndarray, bins: int = 15) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Videos, mean confidence and accuracy in each of `bins` equal bins of confidence; nan where a bin is empty."""
+    confidence, correct = scores.max(1).astype(np.float64), scores.argmax(1) == labels
+    which = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    videos, sure, right = (np.bincount(which, weights, bins) for weights in (None, confidence, correct))
+    with np.errstate(invalid="ignore"):
+        return videos, sure / videos, right / videos
+
+
 def expected_calibration_error(scores: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
     """Mean over equal bins of confidence, by size, of |accuracy - confidence| (Naeini et al. 2015)."""
-    confidence, correct = scores.max(1), scores.argmax(1) == labels
-    which = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    gaps = [abs(correct[which == b].mean() - confidence[which == b].mean()) * (which == b).sum() for b in set(which)]
-    return float(sum(gaps) / len(labels))
+    videos, sure, right = reliability(scores, labels, bins)
+    return float(np.nansum(videos * abs(right - sure)) / len(labels))
 
 
 def confusion_matrix(predicted: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
@@ -52,9 +64,16 @@ def confusion_matrix(predicted: np.ndarray, labels: np.ndarray, classes: int) ->
 
 
 def measure(scores: np.ndarray, labels: np.ndarray, classes: list[str]) -> Metrics:
-    """All figures for probabilities (N,K) and labels (N,). Raises ValueError without a video."""
+    """All figures for probabilities (N,K) and labels (N,).
+
+    Raises ValueError without a video, for a label that is no class, and for scores that are not finite.
+    """
     if not len(labels):
         raise ValueError("no tested video: there is nothing to measure")
+    if labels.min() < 0 or labels.max() >= len(classes):
+        raise ValueError(f"labels go from {labels.min()} to {labels.max()}, the {len(classes)} classes from 0")
+    if broken := int((~np.isfinite(scores)).any(1).sum()):
+        raise ValueError(f"{broken} of {len(labels)} videos have scores that are not finite: the weights are damaged")
     confusion = confusion_matrix(scores.argmax(1), labels, len(classes))
     videos = confusion.sum(1)
     with np.errstate(invalid="ignore"):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import io
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from vidstill.config import Clip
+from vidstill.config import Clip, OnError
 from vidstill.data.annotations import Sample
 from vidstill.data.dataset import sample_seed
 from vidstill.data.loader import start_worker
@@ -25,25 +27,43 @@ from vidstill.files import atomic
 from vidstill.models.registry import VideoModel
 from vidstill.video.decode import VideoError
 
-Views = tuple[int, np.ndarray | None, str]
+VIEWS_AT_ONCE = 16  # enough to fill a GPU, few enough for the memory of any: a batch of videos may have 12 views each
+NAMED_AT_MOST = 20  # unreadable videos in a summary; the report has them all
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """A test: `probabilities` (N,K) of the readable videos `samples`, and the others as (path, reason)."""
+    """A test: probabilities (N,K), float32, of the readable videos `samples`, and the others as (path, reason)."""
 
     classes: list[str]
     samples: list[Sample]
     probabilities: np.ndarray
-    unreadable: list[tuple[str, str]]
+    unreadable: list[tuple[str, str]] = dataclasses.field(default_factory=list)
 
     @property
+    def paths(self) -> list[Path]:
+        return [sample.path for sample in self.samples]
+
+    @cached_property
     def labels(self) -> np.ndarray:
         return np.array([sample.label for sample in self.samples], dtype=np.int64)
 
-    @property
+    @cached_property
     def metrics(self) -> Metrics:
         return measure(self.probabilities, self.labels, self.classes)
+
+    def summary(self) -> str:
+        """The headline in one line, and one for each video that could not be read."""
+        m = self.metrics
+        left_out = f", {len(self.unreadable)} unreadable left out" if self.unreadable else ""
+        lines = [
+            f"top-1 {m.top1:.1%}  top-5 {m.top5:.1%}  mean class {m.mean_class:.1%}  calibration error "
+            f"{m.calibration_error:.1%}  ({m.videos} videos{left_out})"
+        ]
+        lines += [f"unreadable: {reason}" for _, reason in self.unreadable[:NAMED_AT_MOST]]
+        if (more := len(self.unreadable) - NAMED_AT_MOST) > 0:
+            lines.append(f"and {more} more, in the report")
+        return "\n".join(lines)
 
 
 def fuse(logits: Tensor) -> Tensor:
@@ -52,8 +72,8 @@ def fuse(logits: Tensor) -> Tensor:
 
 
 @dataclasses.dataclass
-class TestViews(Dataset[Views]):
-    """Videos as their views, uint8 (crops·clips,T,S,S,3); a video that does not decode as its reason."""
+class TestViews(Dataset[dict[str, Any]]):
+    """Batches of test videos, asked for as lists of indices."""
 
     samples: Sequence[Sample]
     clip: Clip
@@ -62,93 +82,144 @@ class TestViews(Dataset[Views]):
     seed: int | None  # of random clips; None: evenly spread
     __test__ = False  # the name is not a test's
 
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: int) -> Views:
-        rng = None if self.seed is None else np.random.RandomState(sample_seed(self.seed, index))
-        try:
-            return index, test_clips(self.samples[index].path, self.clip, self.clips, self.crops, rng), ""
-        except VideoError as error:
-            return index, None, str(error)
+    def __getitem__(self, indices: Sequence[int]) -> dict[str, Any]:
+        """{"index": of the readable ones, "views": uint8 (n,crops·clips,T,S,S,3), "unreadable": [(index, reason)]}"""
+        read: dict[int, Tensor] = {}
+        unreadable: list[tuple[int, str]] = []
+        for index in indices:
+            rng = None if self.seed is None else np.random.RandomState(sample_seed(self.seed, index))
+            try:
+                views = test_clips(self.samples[index].path, self.clip, self.clips, self.crops, rng)
+                read[index] = torch.from_numpy(views)
+            except VideoError as error:
+                unreadable.append((index, str(error)))
+        return {"index": list(read), "views": list(read.values()), "unreadable": unreadable}
 
 
 def evaluate(
     model: VideoModel,
     samples: Sequence[Sample],
     *,
+    clip: Clip | None = None,
     clips: int = 4,
     crops: int = 3,
     seed: int | None = None,
     batch: int = 4,
     workers: int = 0,
+    start: str | None = None,
+    on_error: OnError = "skip",
     fabric: Fabric | None = None,
     report: Callable[[dict[str, Any]], None] = lambda event: None,
 ) -> Evaluation:
     """Score `samples` with `clips` x `crops` views each, `batch` videos at a time, every video exactly once.
 
-    Under `fabric` the ranks share the videos and all get the whole result. With `seed` the clips are random, as in the
-    released Video-FocalNet test. Unreadable videos are left out of the figures and named. Raises ValueError where none
-    is readable.
+    `clip` defaults to the model's input. With `seed` the clips are random, as in the released Video-FocalNet test.
+    `workers` processes, started by `start` (fork, spawn), read the videos. Unreadable ones are never replaced: they are
+    left out of the figures and named, or with `on_error="raise"` the first stops the test. Under `fabric` the ranks
+    share the videos and all get the whole result. `report` hears of {"what", "done", "total"}.
+
+    Raises ValueError where no video is readable or a loader process is killed, VideoError with `on_error="raise"`.
     """
-    fabric = fabric or Fabric(accelerator="cpu", devices=1)
-    views = TestViews(samples, model.input, clips, crops, seed)
-    mine = range(fabric.global_rank, len(samples), fabric.world_size)
+    rank, world = (fabric.global_rank, fabric.world_size) if fabric else (0, 1)
+    device = fabric.device if fabric else next(model.parameters()).device
+    spec = clip or model.input
+    mine = range(rank, len(samples), world)
     loader = DataLoader(
-        views, batch_size=batch, sampler=list(mine), num_workers=workers, collate_fn=list, worker_init_fn=start_worker
+        TestViews(samples, spec, clips, crops, seed),
+        batch_size=None,
+        sampler=[list(mine[i : i + batch]) for i in range(0, len(mine), batch)],
+        num_workers=workers,
+        multiprocessing_context=start if workers else None,
+        worker_init_fn=start_worker,
+        pin_memory=device.type == "cuda",
     )
-    training = model.training
-    model.eval()
-    scored: dict[int, np.ndarray | str] = {}
-    for items in loader:
-        scored.update({index: reason for index, pixels, reason in items if pixels is None})
-        readable = [(index, pixels) for index, pixels, _ in items if pixels is not None]
-        if readable:
-            stacked = torch.from_numpy(np.stack([pixels for _, pixels in readable])).to(fabric.device, non_blocking=True)
-            scored.update(zip([index for index, _ in readable], score_views(model, stacked, fabric), strict=True))
-        report({"what": "testing", "done": min(len(scored) * fabric.world_size, len(samples)), "total": len(samples)})
-    model.train(training)
-    if fabric.world_size > 1:
-        parts: list[Any] = [None] * fabric.world_size
-        torch.distributed.all_gather_object(parts, scored)
-        scored = {index: result for part in parts for index, result in part.items()}
-    kept = [index for index in range(len(samples)) if not isinstance(scored[index], str)]
-    unreadable = [(str(samples[i].path), str(scored[i])) for i in range(len(samples)) if isinstance(scored[i], str)]
-    if not kept:
-        raise ValueError(f"none of the {len(samples)} test videos is readable, the first: {unreadable[0][1]}")
+    scores: dict[int, np.ndarray] = {}
+    reasons: dict[int, str] = {}
+    with _evaluating(model), fabric.autocast() if fabric else contextlib.nullcontext():
+        for videos in _batches(loader):
+            reasons.update(videos["unreadable"])
+            if on_error == "raise" and reasons:
+                break  # raised below by all ranks, which would wait for this one
+            if videos["index"]:
+                views = torch.stack(videos["views"]).to(device, non_blocking=True)
+                scores.update(zip(videos["index"], score_views(model, views, spec).cpu().numpy(), strict=True))
+            done = min((len(scores) + len(reasons)) * world, len(samples))
+            report({"what": "testing", "done": done, "total": len(samples)})
+    if world > 1:
+        parts: list[Any] = [None] * world
+        torch.distributed.all_gather_object(parts, (scores, reasons))
+        scores = {index: score for part, _ in parts for index, score in part.items()}
+        reasons = {index: reason for _, part in parts for index, reason in part.items()}
+    if on_error == "raise" and reasons:
+        raise VideoError(reasons[min(reasons)])
+    if not scores:
+        first = f", the first: {reasons[0]}" if reasons else ""
+        raise ValueError(f"none of the {len(samples)} test videos is readable{first}")
+    kept = sorted(scores)
     return Evaluation(
-        list(model.classes or []), [samples[index] for index in kept], np.stack([scored[i] for i in kept]), unreadable
+        model.classes or [str(number) for number in range(len(scores[kept[0]]))],
+        [samples[index] for index in kept],
+        np.stack([scores[index] for index in kept]),
+        [(str(samples[index].path), reasons[index]) for index in sorted(reasons)],
     )
 
 
 @torch.inference_mode()
-def score_views(model: VideoModel, views: Tensor, fabric: Fabric) -> np.ndarray:
-    """Views uint8 (N,V,T,S,S,3) of N videos on the model's device → their probabilities (N,K)."""
-    count = views.shape[1]
-    with fabric.autocast():
-        logits = model(normalise(views.flatten(0, 1), model.input.mean, model.input.std))
-    return (fuse(logits.float().unflatten(0, (-1, count))) / count).cpu().numpy()
+def score_views(model: VideoModel, views: Tensor, clip: Clip | None = None) -> Tensor:
+    """Views uint8 (N,V,T,S,S,3) of N videos, on the model's device → their probabilities (N,K), float32."""
+    spec, count = clip or model.input, views.shape[1]
+    logits = [
+        model(normalise(part, spec.mean, spec.std)).float() for part in views.flatten(0, 1).split(VIEWS_AT_ONCE)
+    ]
+    return fuse(torch.cat(logits).unflatten(0, (-1, count))) / count
 
 
 def write_predictions(path: Path, evaluation: Evaluation) -> None:
-    """predictions.csv: path, label, predicted, score, then the probability of every class."""
-    text = io.StringIO()
+    """predictions.csv: path, label, predicted, score, then the probability of every class, whole or not at all."""
+    text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     names = evaluation.classes
     writer.writerow(["path", "label", "predicted", "score", *names])
-    for sample, scores in zip(evaluation.samples, evaluation.probabilities, strict=True):
-        best = int(scores.argmax())
-        writer.writerow(
-            [sample.path, names[sample.label], names[best], f"{scores[best]:.6f}", *(f"{score:.6f}" for score in scores)]
-        )
+    for sample, scores in zip(evaluation.samples, evaluation.probabilities.astype(np.float32), strict=True):
+        best, digits = int(scores.argmax()), scores.astype(str)  # the shortest digits that read back as the same number
+        writer.writerow([sample.path, names[sample.label], names[best], digits[best], *digits])
     with atomic(path) as file:
-        file.write(text.getvalue().encode())
+        file.write(text.getvalue().encode(errors="surrogateescape"))
 
 
 def read_predictions(path: Path) -> Evaluation:
-    """What `write_predictions` wrote; the videos that could not be read are not in it."""
-    with path.open(encoding="utf-8", newline="") as file:
-        header, *rows = csv.reader(file)
-    names = header[4:]
-    samples = [Sample(Path(row[0]), names.index(row[1])) for row in rows]
-    return Evaluation(names, samples, np.array([row[4:] for row in rows], dtype=np.float64).reshape(-1, len(names)), [])
+    """What `write_predictions` wrote; the videos that could not be read are not in it. Raises ValueError."""
+    try:
+        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+            header, *rows = csv.reader(file)
+        names = header[4:]
+        index = {name: number for number, name in enumerate(names)}
+        samples = [Sample(Path(row[0]), index[row[1]]) for row in rows]
+        scores = np.array([row[4:] for row in rows], dtype=np.float32).reshape(len(rows), len(names))
+    except (KeyError, IndexError, ValueError, csv.Error) as error:
+        raise ValueError(
+            f"{path} holds no predictions as `vidstill test` writes them ({type(error).__name__}: {error}): test again"
+        ) from None
+    return Evaluation(names, samples, scores)
+
+
+@contextlib.contextmanager
+def _evaluating(model: VideoModel) -> Iterator[None]:
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
+def _batches(loader: DataLoader[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise ValueError(
+            "a loader process was killed, most often for lack of memory: take fewer loader processes (train.workers), "
+            f"videos per step (test.batch) or views ({' '.join(str(error).split())[:120]})"
+        ) from error

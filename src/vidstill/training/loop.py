@@ -121,7 +121,7 @@ def fit(
         log.info("epoch %d/%d  %s", epoch + 1, run.train.epochs, numbers)
         checkpoint()
 
-    with _stop_signals(fabric.world_size) as stopped:
+    with _explained_deaths(), _stop_signals(fabric.world_size) as stopped:
         while state["step"] < iterations * run.train.epochs:
             if run.train.patience and state["stale"] >= run.train.patience:
                 log.info("stopped early: top-1 has not risen for %d epochs", run.train.patience)
@@ -129,7 +129,7 @@ def fit(
             batches.epoch, batches.start = divmod(state["step"], iterations)
             speed = _Speed(run.train.batch * fabric.world_size)
             total = torch.tensor(state["loss"], device=fabric.device)
-            for batch in speed.watch(_batches(loader, state["step"])):
+            for batch in speed.watch(iter(loader)):
                 step = state["step"]
                 for path, reason in batch["unreadable"]:
                     if path not in unreadable:
@@ -199,9 +199,11 @@ def train_step(
     return {name: term.detach() for name, term in terms.items()}
 
 
-def _batches(loader: DataLoader[dict[str, Any]], step: int) -> Iterator[dict[str, Any]]:
+@contextlib.contextmanager
+def _explained_deaths() -> Iterator[None]:
+    """A loader process that dies is noticed wherever the loop happens to be."""
     try:
-        yield from loader
+        yield
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise

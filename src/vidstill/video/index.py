@@ -175,7 +175,7 @@ def _scan(path: str, size: int, mtime: int) -> tuple[VideoInfo, Plan | None]:
         try:
             for packet in packets(container, stream):
                 shown.append(packet.pts)
-                stamps.append(packet.dts)
+                stamps.append(packet.pts if packet.dts is None else packet.dts)
                 positions.append(packet.pos)
                 hidden.append(packet.is_discard)
                 sound &= not packet.is_corrupt
