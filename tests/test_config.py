@@ -20,7 +20,9 @@ def test_released_focal_recipes_run_without_weight_decay() -> None:
 
 
 def test_overrides_win_over_the_recipe() -> None:
-    run = resolve("ucf101_vfl_net", ["--optim.lr", "1e-2", "--train.compile", "--model.options={width: 8}", "--name", "x"])
+    run = resolve(
+        "ucf101_vfl_net", ["--optim.lr", "1e-2", "--train.compile", "--model.options={width: 8}", "--name", "x"]
+    )
     assert (run.optim.lr, run.train.compile, run.model.options, run.name) == (0.01, True, {"width": 8}, "x")
 
 

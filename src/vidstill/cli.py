@@ -18,7 +18,6 @@ import tyro
 from vidstill.config import ConfigError, recipe_names, resolve
 
 Settings = Annotated[tuple[str, ...], tyro.conf.Suppress]
-Positional = tyro.conf.Positional
 
 
 def demo(*, out: Path = Path("runs"), seed: int = 0) -> None:
@@ -34,7 +33,9 @@ def demo(*, out: Path = Path("runs"), seed: int = 0) -> None:
         _last(run_demo(out, seed, report, _say))
 
 
-def train(recipe: Positional[str | None] = None, *, print_config: bool = False, settings: Settings = ()) -> None:
+def train(
+    recipe: tyro.conf.Positional[str | None] = None, *, print_config: bool = False, settings: Settings = ()
+) -> None:
     """Train a recipe, test the best model and write the report. An interrupted run, started again, goes on exactly.
 
     Every setting can be given as --section.key value, e.g.
@@ -56,7 +57,7 @@ def train(recipe: Positional[str | None] = None, *, print_config: bool = False, 
 
 
 def test(
-    model: Positional[str],
+    model: tyro.conf.Positional[str],
     *,
     clips: int | None = None,
     crops: Literal[1, 3] | None = None,
@@ -78,7 +79,7 @@ def test(
 
 
 def predict(
-    sources: Positional[tuple[str, ...]],
+    sources: tyro.conf.Positional[tuple[str, ...]],
     *,
     model: str,
     top_k: int = 5,
@@ -104,9 +105,7 @@ def predict(
     from vidstill.inference.predictor import predict as label
 
     with _progress() as report:
-        predictions, failures = label(
-            model, *sources, window=window, stride=stride, seconds=seconds, report=report
-        )
+        predictions, failures = label(model, *sources, window=window, stride=stride, seconds=seconds, report=report)
         if video is not None:
             if len(predictions) != 1:
                 raise ConfigError(f"--video shows one source, {len(predictions)} were labelled: give one file")
@@ -127,7 +126,11 @@ def predict(
 
 
 def check(
-    data: Positional[Path], *, workers: int | None = None, out: Path = Path("broken.csv"), settings: Settings = ()
+    data: tyro.conf.Positional[Path],
+    *,
+    workers: int | None = None,
+    out: Path = Path("broken.csv"),
+    settings: Settings = (),
 ) -> None:
     """Decode every video of a data set, look for leaks and labelling errors.
 
@@ -139,14 +142,16 @@ def check(
     from vidstill.data.check import check_data
 
     with _progress() as report:
-        found = check_data(resolve(None, ["--data.root", str(data), *settings]), workers=workers, out=out, report=report)
+        found = check_data(
+            resolve(None, ["--data.root", str(data), *settings]), workers=workers, out=out, report=report
+        )
     _say(found.summary())
     _last(out)
     if found.fatal:
         raise SystemExit(1)
 
 
-def models(pattern: Positional[str] = "*") -> None:
+def models(pattern: tyro.conf.Positional[str] = "*") -> None:
     """List the models with their size, cost and published accuracy.
 
     Args:
@@ -228,7 +233,7 @@ def _overview() -> str:
 def _say(renderable: Any) -> None:
     from rich.console import Console
 
-    Console(highlight=False, markup=False).print(renderable)
+    Console(highlight=False, markup=False).print(renderable, soft_wrap=isinstance(renderable, str))
 
 
 def _complain(message: str) -> None:
@@ -252,10 +257,11 @@ def _write_json(target: str, value: Any) -> None:
 def _prediction_table(predictions: Sequence[Any], top_k: int) -> Any:
     from rich.table import Table
 
-    table = Table("source", "class", "score", "next", box=None, header_style="bold")
+    table = Table("class", "score", "next", "source", box=None, header_style="bold")
+    table.columns[-1].overflow = "fold"
     for prediction in predictions:
         (first, score), *others = prediction.top(top_k)
-        table.add_row(prediction.source, first, f"{score:.3f}", "  ".join(f"{name} {s:.3f}" for name, s in others))
+        table.add_row(first, f"{score:.3f}", "  ".join(f"{name} {s:.3f}" for name, s in others), prediction.source)
     return table
 
 
@@ -288,7 +294,7 @@ def _logged_to(console: Any) -> Iterator[None]:
     class Lines(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             style = "yellow" if record.levelno >= logging.WARNING else None
-            console.print(record.getMessage(), style=style, markup=False, highlight=False)
+            console.print(record.getMessage(), style=style, markup=False, highlight=False, soft_wrap=True)
 
     logger, handler = logging.getLogger("vidstill"), Lines()
     level, propagate = logger.level, logger.propagate

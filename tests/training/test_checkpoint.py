@@ -70,9 +70,9 @@ def test_a_checkpoint_cannot_execute_anything(tmp_path: Path) -> None:
 
 
 def test_two_runs_in_one_folder(tmp_path: Path) -> None:
-    with open_folder(a_run(tmp_path)), pytest.raises(TrainingError, match="another process"):
-        with open_folder(a_run(tmp_path)):
-            pass
+    first, second = open_folder(a_run(tmp_path)), open_folder(a_run(tmp_path))
+    with first, pytest.raises(TrainingError, match="another process"), second:
+        pass
     with pytest.raises(TrainingError, match=r"optim.lr 0.1 → 0.2"), open_folder(a_run(tmp_path, "--optim.lr", "0.2")):
         pass
     with open_folder(a_run(tmp_path, "--train.workers", "3")) as folder:

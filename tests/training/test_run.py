@@ -57,8 +57,8 @@ def test_the_run_folder_is_complete_and_loads(small: list[str], tmp_path: Path) 
 def test_killed_at_any_moment_and_started_again_gives_the_same_bits(
     small: list[str], tmp_path: Path, workers: str
 ) -> None:
-    settings = [*small, "--train.epochs", "3", "--train.save_every", "1", "--train.workers", workers,
-                "--train.ema", "0.9", "--augment.erase", "0.5", "--model.options", "{width: 8, drop_rate: 0.1}"]  # fmt: skip
+    settings = [*small, "--train.epochs", "3", "--train.save_every", "1", "--train.workers", workers, "--train.ema",
+                "0.9", "--augment.erase", "0.5", "--model.options", "{width: 8, drop_rate: 0.1}"]  # fmt: skip
     whole = vidstill.train(resolve(None, [*settings, "--name", "whole"]))
     broken = tmp_path / "broken"
     for delay in (0.05, 0.35):  # seconds after the first checkpoint, so that training is really under way
@@ -84,8 +84,8 @@ def test_ctrl_c_saves_and_the_run_goes_on(small: list[str], tmp_path: Path) -> N
     settings = [*small, "--train.epochs", "3", "--train.workers", "1"]
     whole = vidstill.train(resolve(None, [*settings, "--name", "whole"]))
     process = subprocess.Popen(
-        command([*settings, "--name", "stopped"]), env=THREADS, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        start_new_session=True,
+        command([*settings, "--name", "stopped"]), env=THREADS, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        text=True, start_new_session=True,
     )  # fmt: skip
     while not (tmp_path / "stopped" / "last.pt").exists():
         time.sleep(0.01)
@@ -101,14 +101,19 @@ def test_ctrl_c_saves_and_the_run_goes_on(small: list[str], tmp_path: Path) -> N
 
 def test_fork_and_spawn_read_the_same_clips(small: list[str], tmp_path: Path) -> None:
     one, other = (
-        vidstill.train(resolve(None, [*small, "--train.epochs", "1", "--train.workers", "1", "--train.start", start,
-                                      "--name", start]))  # fmt: skip
+        vidstill.train(
+            resolve(
+                None, [*small, "--train.epochs", "1", "--train.workers", "1", "--train.start", start, "--name", start]
+            )
+        )
         for start in ("fork", "spawn")
     )
     assert_same_run(one, other)
 
 
-def test_a_killed_loader_process_ends_in_one_line(small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_loader_process_ends_in_one_line(
+    small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from vidstill.data import dataset
 
     monkeypatch.setattr(dataset, "train_clip", lambda *arguments: os.kill(os.getpid(), signal.SIGKILL))
@@ -147,7 +152,9 @@ def test_a_broken_video_stops_where_asked(small: list[str], one_broken: Path) ->
 
 def test_a_loss_that_is_not_finite_stops_the_run(small: list[str]) -> None:
     with pytest.raises(TrainingError, match=r"lower optim\.lr"):
-        vidstill.train(resolve(None, [*small, "--optim.name", "sgd", "--optim.lr", "1e30", "--optim.clip_grad", "null"]))
+        vidstill.train(
+            resolve(None, [*small, "--optim.name", "sgd", "--optim.lr", "1e30", "--optim.clip_grad", "null"])
+        )
 
 
 def test_wrong_devices_are_refused(small: list[str]) -> None:
@@ -159,7 +166,9 @@ def test_accumulated_batches_equal_one_large_batch(small: list[str]) -> None:
     plain = ["--augment.mixup", "0", "--augment.cutmix", "0", "--model.options", "{width: 8, drop_path_rate: 0}",
              "--train.epochs", "1", "--optim.name", "sgd", "--optim.schedule", "constant"]  # fmt: skip
     one = vidstill.train(resolve(None, [*small, *plain, "--train.batch", "8", "--name", "one"]))
-    two = vidstill.train(resolve(None, [*small, *plain, "--train.batch", "4", "--train.accumulate", "2", "--name", "two"]))
+    two = vidstill.train(
+        resolve(None, [*small, *plain, "--train.batch", "4", "--train.accumulate", "2", "--name", "two"])
+    )
     a, b = read_checkpoint(one), read_checkpoint(two)
     assert a is not None and b is not None
     for key, value in a["weights"]["model"].items():
@@ -178,7 +187,9 @@ def test_two_processes_train_like_one(small: list[str], tmp_path: Path, strategy
         env=THREADS, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
-    for (split, step, loss, top1), (split2, step2, loss2, top12) in zip(losses(one), losses(tmp_path / "two"), strict=True):
+    for (split, step, loss, top1), (split2, step2, loss2, top12) in zip(
+        losses(one), losses(tmp_path / "two"), strict=True
+    ):
         assert (split, step, top1) == (split2, step2, top12)
         assert loss == pytest.approx(loss2, rel=2e-5)
     paths = [(folder / "predictions.csv").read_text().splitlines() for folder in (one, tmp_path / "two")]

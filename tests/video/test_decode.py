@@ -1,7 +1,9 @@
 """Reading: frames equal a plain decode however little is decoded, and bad files end in one clear line."""
 
+import gc
 import logging
 import os
+import pickle
 import threading
 from collections.abc import Iterator
 from fractions import Fraction
@@ -433,6 +435,24 @@ def test_nothing_stays_open(made: dict[str, Path], damaged: Path) -> None:
         with pytest.raises(FramesMissing):
             read_frames(damaged, [70])
     assert len(list(descriptors.iterdir())) == before
+
+
+def test_no_decoded_picture_outlives_the_reading(made: dict[str, Path]) -> None:
+    """Without the help of the garbage collector: in a cycle they would pile up by the megabyte."""
+    gc.collect()
+    gc.disable()
+    try:
+        before = sum(isinstance(thing, av.VideoFrame) for thing in gc.get_objects())
+        read_frames(made["h264"], [1, 50], box=(3, 3, 90, 90), size=(32, 32))
+        read_frames(made["xvid-packed"], [1, 50], short_side=32)
+        assert sum(isinstance(thing, av.VideoFrame) for thing in gc.get_objects()) == before
+    finally:
+        gc.enable()
+
+
+def test_missing_frames_cross_processes() -> None:
+    error = pickle.loads(pickle.dumps(FramesMissing("a.mp4: ends before frame 3", 3)))
+    assert (type(error), str(error), error.available) == (FramesMissing, "a.mp4: ends before frame 3", 3)
 
 
 @pytest.fixture(scope="session")

@@ -35,9 +35,9 @@ FPS = 15
 SPLITS = ("train", "val", "test")
 
 X, Y, ANGLE, SIZE = range(4)  # of a state, each in turns of its own circle
-RADIUS = (0.13, 0.32)  # smallest and largest, as a share of the frame
+RADIUS = (0.16, 0.34)  # smallest and largest, as a share of the frame
 # Turns per frame: visible between the frames of a sparse clip, and far below the half turn that would look reversed.
-SPEED = {X: (1 / 40, 1 / 24), Y: (1 / 40, 1 / 24), ANGLE: (1 / 50, 1 / 30), SIZE: (1 / 24, 1 / 14)}
+SPEED = {X: (1 / 56, 1 / 36), Y: (1 / 56, 1 / 36), ANGLE: (1 / 60, 1 / 36), SIZE: (1 / 24, 1 / 14)}
 DRIFT = 1 / 160  # the camera's fastest; a quarter of the slowest shape
 SUPERSAMPLE = 4  # patches are drawn so much larger, for smooth edges
 
@@ -281,7 +281,9 @@ def _outline(rng: np.random.Generator, phi: np.ndarray) -> np.ndarray:
         return 0.82 + 0.18 * np.cos(corners * phi)
     if kind == "circle":
         return np.full_like(phi, 0.95)
-    wave = sum(a * np.cos(k * phi + p) for k, a, p in zip((1, 2, 3), (0.10, 0.12, 0.08), rng.uniform(0, 6.3, 3), strict=True))
+    wave = sum(
+        a * np.cos(k * phi + p) for k, a, p in zip((1, 2, 3), (0.10, 0.12, 0.08), rng.uniform(0, 6.3, 3), strict=True)
+    )
     return 0.7 + wave
 
 

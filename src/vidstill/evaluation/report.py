@@ -1,232 +1,338 @@
-"""report.html: one self-contained page that shows how a run went, drawn without JavaScript."""
+"""report.html: one self-contained page that shows how a run went, from whatever its folder holds so far."""
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import math
+import struct
 from collections.abc import Sequence
 from html import escape
+from importlib.metadata import version
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from vidstill.config import parse_yaml
-from vidstill.evaluation.metrics import Metrics
+from vidstill.config import ConfigError, parse_yaml
+from vidstill.evaluation.charts import NAMED, Series, confusion_chart, data_uri, line_chart, reliability_chart
+from vidstill.evaluation.metrics import ClassRow, Metrics, reliability
 from vidstill.evaluation.views import Evaluation, read_predictions
 from vidstill.files import atomic
-from vidstill.video.decode import VideoError, probe, read_frames
+from vidstill.video.decode import FramesMissing, VideoError, probe, read_frames
 
-MISTAKES, THUMBNAILS, THUMBNAIL_SIDE = 12, 4, 96
-NAMED_CLASSES = 40  # a larger confusion matrix is drawn without names and numbers
+PAGE = Path(__file__).with_name("report.html")
+MISTAKES, FRAMES, FRAME_SIDE = 12, 4, 112
+CONFUSIONS = 12  # pairs of classes listed beside the matrix
+SHOWN_CLASSES = 24  # weakest and strongest classes shown where there are too many for one list
 
-STYLE = """
-:root { color-scheme: light dark; --ink: #16191d; --soft: #5d6670; --line: #e3e6ea; --card: #fff; --page: #f6f7f9;
-  --accent: #1769c2; --second: #c2571a; --heat: 23, 105, 194; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e8eaed; --soft: #9aa3ad; --line: #2d3238; --card: #1b1f24;
-  --page: #121417; --accent: #6cb2ff; --second: #ff9e66; --heat: 108, 178, 255; } }
-* { box-sizing: border-box }
-body { margin: 0 auto; padding: 2.5rem 1.25rem 4rem; max-width: 68rem; background: var(--page); color: var(--ink);
-  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
-h1 { font-size: 1.7rem; margin: 0 } h2 { font-size: 1.1rem; margin: 2.4rem 0 .7rem }
-p { margin: .3rem 0; color: var(--soft) }
-.card { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 1rem; overflow-x: auto }
-.row { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(17rem, 1fr)) }
-.tiles { display: flex; flex-wrap: wrap; gap: .8rem; margin-top: 1.2rem }
-.tile { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: .7rem 1.1rem; min-width: 7.5rem }
-.tile b { display: block; font-size: 1.5rem; font-variant-numeric: tabular-nums } .tile span { color: var(--soft); font-size: .85rem }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums } td, th { padding: .2rem .7rem .2rem 0; text-align: left }
-th { color: var(--soft); font-weight: 500; font-size: .85rem }
-.bar { display: inline-block; height: .7rem; border-radius: 3px; background: var(--accent); vertical-align: middle }
-.bar.rest { background: var(--line) }
-.confusion td { width: 2.1rem; height: 1.9rem; min-width: 2.1rem; padding: 0; text-align: center; font-size: .78rem; border: 1px solid var(--page) }
-.confusion th.side { text-align: right; white-space: nowrap; padding-right: .6rem }
-.confusion th.top { writing-mode: vertical-rl; transform: rotate(180deg); padding: .3rem 0; white-space: nowrap }
-.mistake img { width: 100%; border-radius: 6px; display: block; margin-bottom: .5rem } .mistake b { color: var(--second) }
-.mistake small { color: var(--soft); word-break: break-all }
-svg text { fill: var(--soft); font-size: 11px } pre { margin: 0; font-size: .8rem; line-height: 1.35 }
-img.matrix { image-rendering: pixelated; width: min(100%, 44rem) }
-"""
+Rows = list[dict[str, Any]]
 
 
 def write_report(folder: Path) -> Path:
-    """The page of a run folder, from whatever it holds so far; returns its path."""
-    rows = _read_rows(folder / "metrics.jsonl")
-    best = json.loads((folder / "best.json").read_text(encoding="utf-8")) if (folder / "best.json").exists() else {}
-    predictions = folder / "predictions.csv"
-    scored = read_predictions(predictions) if predictions.exists() else None
-    tested = next((row for row in reversed(rows) if row["split"] == "test"), {})
-    sections = [
-        _header(folder, best, tested),
-        _curves(rows),
-        *([_confusion(m := scored.metrics), _per_class(m), _mistakes(scored)] if scored else []),
-        _unreadable(tested.get("unreadable_videos", [])),
-        _settings(folder / "config.yaml"),
-    ]
-    page = (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(folder.name)}</title>'
-        f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style>{"".join(sections)}</html>\n'
-    )
+    """Write `report.html` of a run folder: what config.yaml, metrics.jsonl, best.json and predictions.csv tell.
+
+    Each of them may be missing, as may the tested videos. Returns the path of the page. Raises WriteError.
+    """
+    rows, notes = _read_rows(folder / "metrics.jsonl"), []
+    best, settings, scored = {}, {}, None
+    try:
+        best = _read_json(folder / "best.json")
+        settings = _read_settings(folder / "config.yaml")
+        scored = read_predictions(folder / "predictions.csv") if (folder / "predictions.csv").exists() else None
+    except (ValueError, ConfigError) as error:
+        notes.append(f'<p class="card">{escape(str(error))}</p>')
+    tested = next((row for row in reversed(rows) if row.get("split") == "test"), {})
+    parts = [_header(folder, best), *notes]
+    metrics = scored.metrics if scored and scored.samples else None
+    parts += [_headline(metrics, tested, rows, settings), _training(rows, best)]
+    if scored and metrics:
+        parts += [_confusion(metrics), _classes(metrics), _mistakes(scored), _calibration(scored, metrics)]
+    parts += [_unreadable(tested), _settings(settings), _footer(best)]
+    page = Template(PAGE.read_text(encoding="utf-8"))
     with atomic(folder / "report.html") as file:
-        file.write(page.encode())
+        text = page.substitute(title=escape(folder.resolve().name), body="\n".join(filter(None, parts)))
+        file.write(text.encode(errors="replace"))  # a path may hold bytes that are no text
     return folder / "report.html"
 
 
-def _read_rows(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+def _header(folder: Path, best: dict[str, Any]) -> str:
+    architecture, clip = best.get("architecture", {}), best.get("input", {})
+    told = [architecture.get("name"), _parameters(folder / "best.safetensors")]
+    if "num_classes" in architecture:
+        told.append(f"{architecture['num_classes']} classes")
+    if clip:
+        told.append(
+            f"{clip.get('sampling')} clips of {clip.get('frames')} frames at {clip.get('size')} × {clip.get('size')}"
+        )
+    return f"<header><h1>{escape(folder.resolve().name)}</h1><p>{escape(' · '.join(filter(None, told)))}</p></header>"
 
 
-def _header(folder: Path, best: dict[str, Any], tested: dict[str, Any]) -> str:
-    clip = best.get("input", {})
-    told = [best.get("model", ""), f"{len(best['classes'])} classes" if best.get('classes') else ""]
-    told += [f"{clip['frames']} frames of {clip['size']}²" if clip else ""]
-    told += [f"best of epoch {best['provenance']['epoch'] + 1}" if "epoch" in best.get("provenance", {}) else ""]
-    shown = {"top-1": "top1", "top-5": "top5", "mean class": "mean_class", "calibration error": "calibration_error"}
-    tiles = [(label, f"{100 * tested[key]:.1f} %") for label, key in shown.items() if key in tested]
-    tiles += [(f"videos tested{', not readable: ' + str(n) if (n := tested['unreadable']) else ''}", str(tested["videos"]))] if tested else []
-    drawn = "".join(f'<div class="tile"><b>{value}</b><span>{escape(label)}</span></div>' for label, value in tiles)
-    return f'<h1>{escape(folder.name)}</h1><p>{escape(" · ".join(filter(None, told)))}</p><div class="tiles">{drawn}</div>'
+def _headline(metrics: Metrics | None, tested: dict[str, Any], rows: Rows, settings: dict[str, Any]) -> str:
+    """The figures of the test; before it, those of the best validation."""
+    if metrics is None:
+        validated = max((row for row in rows if "top1" in row), key=lambda row: row["top1"], default=None)
+        if validated is None:
+            return '<p class="card">Neither validated nor tested yet.</p>'
+        seen = "one view per video; not tested yet" if validated.get("split") == "val" else "predictions.csv is missing"
+        tiles = [("validation top-1" if validated.get("split") == "val" else "top-1", f"{validated['top1']:.1%}", seen)]
+        return _tiles(tiles)
+    videos = metrics.confusion.sum(1)
+    low, high = interval(metrics.top1, metrics.videos)
+    tiles = [("top-1", f"{metrics.top1:.1%}", f"95% interval {100 * low:.1f}–{100 * high:.1f}%")]
+    if len(metrics.classes) > 5:
+        tiles.append(("top-5", f"{metrics.top5:.1%}", "right class among the first five"))
+    tiles += [
+        ("mean class", f"{metrics.mean_class:.1%}", f"all {int((videos > 0).sum())} classes count alike"),
+        ("baseline", f"{videos.max() / videos.sum():.1%}", "always naming the commonest class"),
+        ("calibration", f"{metrics.calibration_error:.1%}", "gap of confidence and accuracy"),
+        ("videos tested", f"{metrics.videos:,}".replace(",", "\u2009"), _views(tested, settings)),
+    ]
+    return _tiles(tiles)
 
 
-def _curves(rows: Sequence[dict[str, Any]]) -> str:
-    """Loss, top-1 and learning rate over epochs."""
-    train = [row for row in rows if row["split"] == "train"]
-    val = [row for row in rows if row["split"] == "val"]
-    if not train:
+def _tiles(tiles: Sequence[tuple[str, str, str]]) -> str:
+    drawn = [
+        f'<div class="card{"" if number else " first"}"><span>{escape(name)}</span><b>{escape(value)}</b>'
+        f"<small>{escape(told)}</small></div>"
+        for number, (name, value, told) in enumerate(tiles)
+    ]
+    return f'<div class="figures">{"".join(drawn)}</div>'
+
+
+def _views(tested: dict[str, Any], settings: dict[str, Any]) -> str:
+    views = {**settings.get("test", {}), **tested}
+    told = [f"{views['clips']} × {views['crops']} views each"] if {"clips", "crops"} <= views.keys() else []
+    if unreadable := tested.get("unreadable"):
+        told.append(f"{unreadable} unreadable")
+    return ", ".join(told)
+
+
+def interval(share: float, videos: int) -> tuple[float, float]:
+    """95% interval of a share seen in so many videos (Wilson 1927)."""
+    z2 = 1.96**2
+    middle = (share + z2 / (2 * videos)) / (1 + z2 / videos)
+    half = math.sqrt(share * (1 - share) * z2 / videos + (z2 / (2 * videos)) ** 2) / (1 + z2 / videos)
+    return middle - half, middle + half
+
+
+def _training(rows: Rows, best: dict[str, Any]) -> str:
+    """Loss, accuracy and learning rate over the epochs."""
+    split = {name: [row for row in rows if row.get("split") == name and "epoch" in row] for name in ("train", "val")}
+    if not split["train"]:
         return ""
 
-    def points(of: Sequence[dict[str, Any]], key: str, scale: float = 1.0) -> list[tuple[float, float]]:
-        return [(row["epoch"] + 1, row[key] * scale) for row in of if key in row]
+    def points(name: str, key: str, scale: float = 1.0) -> list[tuple[float, float]]:
+        return [(row["epoch"] + 1, scale * row[key]) for row in split[name] if isinstance(row.get(key), int | float)]
 
+    chosen = best.get("provenance", {}).get("epoch")
+    mark = None if chosen is None else chosen + 1
+    accuracy = {"top-1": points("val", "top1", 100)}
+    if len(best.get("classes") or range(6)) > 5:
+        accuracy["top-5"] = points("val", "top5", 100)
     charts = [
-        _chart("loss", {"training": points(train, "loss"), "validation": points(val, "loss")}),
-        _chart("validation top-1, %", {"top-1": points(val, "top1", 100)}, (0, 100)),
-        _chart("learning rate", {"rate": points(train, "lr")}),
+        _chart("Loss", {"training": points("train", "loss"), "validation": points("val", "loss")}),
+        _chart("Validation accuracy", accuracy, (0, 100), mark, "%"),
+        _chart("Learning rate", {"at the end of the epoch": points("train", "lr")}),
     ]
-    cards = "".join(f'<div class="card">{chart}</div>' for chart in charts if chart)
-    return f'<h2>Training</h2><div class="row">{cards}</div>'
+    epochs = split["train"][-1]["epoch"] + 1
+    told = [f"{epochs} epoch{'s' if epochs > 1 else ''}, {split['train'][-1].get('step', '?')} steps"]
+    told += [f"the model kept is that of epoch {mark}"] if mark else []
+    if speeds := [row["clips_per_s"] for row in split["train"] if row.get("clips_per_s")]:
+        told.append(f"{np.median(speeds):.3g} clips per second")
+    return f'<h2>Training</h2><p>{escape("; ".join(told))}.</p><div class="grid">{"".join(charts)}</div>'
 
 
 def _chart(
-    title: str, lines: dict[str, list[tuple[float, float]]], span: tuple[float, float] | None = None
+    title: str, series: Series, bounds: tuple[float, float] | None = None, mark: float | None = None, unit: str = ""
 ) -> str:
-    lines = {name: points for name, points in lines.items() if points}
-    values = [y for points in lines.values() for _, y in points if math.isfinite(y)]
-    if not values:
-        return ""
-    width, height, left, right, top, bottom = 320, 190, 46, 10, 28, 24
-    low, high = span or (min(0.0, *values), max(values) * 1.05 or 1.0)
-    last = max(x for points in lines.values() for x, _ in points)
-
-    def place(x: float, y: float) -> tuple[float, float]:
-        across = (x - 1) / (last - 1) if last > 1 else 0.5
-        return left + across * (width - left - right), top + (1 - (y - low) / (high - low)) * (height - top - bottom)
-
-    drawn = [f'<svg viewBox="0 0 {width} {height}" width="100%" role="img"><text x="{left}" y="14">{escape(title)}</text>']
-    for share in (0, 0.5, 1):
-        value = low + share * (high - low)
-        y = place(1, value)[1]
-        drawn.append(f'<line x1="{left}" x2="{width - right}" y1="{y:.1f}" y2="{y:.1f}" stroke="var(--line)"/>')
-        drawn.append(f'<text x="{left - 5}" y="{y + 4:.1f}" text-anchor="end">{value:.3g}</text>')
-    for epoch in sorted({1, round((1 + last) / 2), round(last)}):
-        drawn.append(f'<text x="{place(epoch, low)[0]:.1f}" y="{height - 7}" text-anchor="middle">{epoch}</text>')
-    for number, (name, points) in enumerate(lines.items()):
-        colour = ("var(--accent)", "var(--second)")[number]
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*point) for point in points if math.isfinite(point[1])))
-        drawn.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2" stroke-linejoin="round"/>')
-        if len(points) == 1:
-            x, y = place(*points[0])
-            drawn.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>')
-        if len(lines) > 1:
-            x = width - right - 62 * (len(lines) - number) + 62
-            drawn.append(f'<text x="{x}" y="14" text-anchor="end" style="fill:{colour}">{escape(name)}</text>')
-    return "".join([*drawn, "</svg>"])
+    series = {name: points for name, points in series.items() if points}
+    legend = "".join(
+        f'<span><i class="k{number}"></i>{escape(name)} {points[-1][1]:.3g}{unit}</span>'
+        for number, (name, points) in enumerate(series.items())
+    )
+    return (
+        f'<div class="card"><h3>{escape(title)}</h3><div class="legend">{legend}</div>'
+        f"{line_chart(series, bounds, mark, unit)}</div>"
+    )
 
 
-def _confusion(m: Metrics) -> str:
-    shares = m.confusion / np.maximum(m.confusion.sum(1, keepdims=True), 1)
-    names = [row.name for row in m.classes]
-    if len(names) > NAMED_CLASSES:
-        image = Image.fromarray((255 * (1 - shares)).astype(np.uint8))
-        body = f'<img class="matrix" alt="confusion matrix" src="data:image/png;base64,{_encoded(image, "PNG")}">'
+def _confusion(metrics: Metrics) -> str:
+    names = [row.name for row in metrics.classes]
+    wrong = metrics.confusion - np.diag(np.diag(metrics.confusion))
+    pairs = [divmod(int(place), len(names)) for place in np.argsort(-wrong, axis=None, kind="stable")[:CONFUSIONS]]
+    lines = "".join(
+        f'<tr><td class="name">{escape(names[i])}</td><td class="name">{escape(names[j])}</td>'
+        f'<td class="number">{wrong[i, j]} <span class="soft">of {metrics.confusion[i].sum()}</span></td></tr>'
+        for i, j in pairs
+        if wrong[i, j]
+    )
+    head = '<tr><th>true class</th><th>taken for</th><th class="number">videos</th></tr>'
+    listed = f"<table>{head}{lines}</table>" if lines else "<p>No mistake at all.</p>"
+    how = "Rows are the true classes, columns what the model says; colour is the share of the row."
+    if len(names) > NAMED:
+        how += " The classes are numbered in the order of the model's list."
+    return (
+        f'<h2>Confusion</h2><p>{how}</p><div class="two">'
+        f'<div class="card scroll">{confusion_chart(metrics.confusion, names)}</div>'
+        f'<div class="card"><h3>Most frequent confusions</h3>{listed}</div></div>'
+    )
+
+
+def _classes(metrics: Metrics) -> str:
+    tested = sorted(
+        (row for row in metrics.classes if row.videos), key=lambda row: (row.accuracy, -row.videos, row.name)
+    )
+    untested = [row.name for row in metrics.classes if not row.videos]
+    if len(tested) <= 2 * SHOWN_CLASSES:
+        half = -(-len(tested) // 2) if len(tested) > 12 else len(tested)
+        lists = [_class_table(part) for part in (tested[:half], tested[half:]) if part]
     else:
-        head = "".join(f'<th class="top">{escape(name)}</th>' for name in names)
-        body = f'<table class="confusion"><tr><th></th>{head}</tr>'
-        for name, counts, row in zip(names, m.confusion, shares, strict=True):
-            cells = "".join(
-                f'<td style="background:rgba(var(--heat),{0.85 * share:.2f})">{count or ""}</td>'
-                for count, share in zip(counts, row, strict=True)
-            )
-            body += f'<tr><th class="side">{escape(name)}</th>{cells}</tr>'
-        body += "</table>"
-    return f'<h2>Confusion</h2><div class="card">{body}<p>Rows are the true class, columns what the model said.</p></div>'
+        strongest = sorted(tested, key=lambda row: (-row.accuracy, -row.videos))
+        lists = [_class_table(tested[:SHOWN_CLASSES], "Weakest"), _class_table(strongest[:SHOWN_CLASSES], "Strongest")]
+    drawn = f'<h2>Classes</h2><p>Weakest first.</p><div class="grid">{"".join(lists)}</div>'
+    if len(tested) > 2 * SHOWN_CLASSES:
+        drawn += f"<details><summary>All {len(tested)} classes</summary>{_class_table(tested)}</details>"
+    if untested:
+        drawn += f'<p class="soft">Without test videos: {escape(", ".join(untested))}</p>'
+    return drawn
 
 
-def _per_class(m: Metrics) -> str:
-    lines = []
-    for row in sorted(m.classes, key=lambda row: (math.isnan(row.accuracy), row.accuracy, row.name)):
-        share = 0.0 if math.isnan(row.accuracy) else row.accuracy
-        bars = f'<span class="bar" style="width:{10 * share:.2f}rem"></span><span class="bar rest" style="width:{10 * (1 - share):.2f}rem"></span>'
-        told = "–" if math.isnan(row.accuracy) else f"{100 * share:.0f} %"
-        lines.append(
-            f"<tr><td>{escape(row.name)}</td><td>{bars}</td><td>{told}</td><td>{row.videos}</td>"
-            f"<td>{escape(row.confused or '')}</td></tr>"
-        )
-    head = "<tr><th>class</th><th></th><th>top-1</th><th>videos</th><th>most often taken for</th></tr>"
-    return f'<h2>Classes, weakest first</h2><div class="card"><table>{head}{"".join(lines)}</table></div>'
+def _class_table(rows: Sequence[ClassRow], title: str = "") -> str:
+    lines = "".join(
+        f'<tr><td class="name">{escape(row.name)}</td>'
+        f'<td class="wide"><span class="meter"><i style="width:{100 * row.accuracy:.1f}%"></i></span></td>'
+        f'<td class="number">{row.accuracy:.0%}</td><td class="number soft">{row.videos}</td>'
+        f'<td class="name soft">{escape(row.confused or "")}</td></tr>'
+        for row in rows
+    )
+    head = '<tr><th>class</th><th></th><th class="number">right</th><th class="number">videos</th><th>often taken for</th></tr>'
+    return f'<div class="card">{f"<h3>{title}</h3>" if title else ""}<table>{head}{lines}</table></div>'
 
 
 def _mistakes(scored: Evaluation) -> str:
     """The wrong answers that the model was surest of, with a few frames each."""
-    predicted, sure = scored.probabilities.argmax(1), scored.probabilities.max(1)
-    wrong = [index for index in np.argsort(-sure) if predicted[index] != scored.labels[index]][:MISTAKES]
+    said, sure = scored.probabilities.argmax(1), scored.probabilities.max(1)
+    wrong = [int(n) for n in np.argsort(-sure, kind="stable") if said[n] != scored.labels[n]][:MISTAKES]
     if not wrong:
-        return "<h2>Mistakes</h2><p>None.</p>"
+        return ""
     cards = []
-    for index in wrong:
-        sample = scored.samples[index]
-        said, true = scored.classes[predicted[index]], scored.classes[sample.label]
+    for n in wrong:
+        path, true = scored.samples[n].path, int(scored.labels[n])
         cards.append(
-            f'<div class="card mistake">{_strip(sample.path)}{escape(true)}, taken for <b>{escape(said)}</b> '
-            f"({100 * sure[index]:.0f} %)<br><small>{escape(sample.path.name)}</small></div>"
+            f'<div class="card mistake">{_frames(path)}<div>Said <b>{escape(scored.classes[said[n]])}</b> '
+            f"{sure[n]:.0%}, is {escape(scored.classes[true])} {scored.probabilities[n, true]:.0%}</div>"
+            f"<small>{escape(str(Path(*path.parts[-3:])))}</small></div>"
         )
-    return f'<h2>The surest mistakes</h2><div class="row">{"".join(cards)}</div>'
+    return (
+        f"<h2>Surest mistakes</h2><p>Wrong answers with the highest scores: here the label may be wrong, or the classes "
+        f'may overlap.</p><div class="grid">{"".join(cards)}</div>'
+    )
 
 
-def _strip(path: Path) -> str:
-    """A few frames of a video side by side; nothing where it cannot be read any more."""
+def _frames(path: Path) -> str:
+    """A few frames of a video side by side."""
     try:
         count = probe(path).frames
-        frames = read_frames(path, np.linspace(0, count - 1, THUMBNAILS).astype(int), short_side=THUMBNAIL_SIDE)
+        try:
+            frames = _evenly(path, count)
+        except FramesMissing as missing:
+            frames = _evenly(path, max(1, missing.available))
     except VideoError:
-        return ""
-    image = Image.fromarray(np.concatenate(list(frames), axis=1))
-    return f'<img alt="" src="data:image/jpeg;base64,{_encoded(image, "JPEG")}">'
+        return '<div class="frames missing">the video cannot be read any more</div>'
+    images = (f'<img alt="" src="{data_uri(Image.fromarray(frame), "JPEG")}">' for frame in frames)
+    return f'<div class="frames">{"".join(images)}</div>'
 
 
-def _encoded(image: Image.Image, format: str) -> str:
-    file = io.BytesIO()
-    image.save(file, format)
-    return base64.b64encode(file.getvalue()).decode()
+def _evenly(path: Path, count: int) -> np.ndarray:
+    middles = (np.arange(FRAMES) + 0.5) / FRAMES * count
+    return read_frames(path, middles.astype(np.int64), short_side=FRAME_SIDE)
 
 
-def _unreadable(videos: Sequence[Sequence[str]]) -> str:
+def _calibration(scored: Evaluation, metrics: Metrics) -> str:
+    sure = float(scored.probabilities.max(1).mean())
+    gap = sure - metrics.top1
+    verdict = "about as sure as it may be" if abs(gap) < 0.02 else "too sure" if gap > 0 else "less sure than it may be"
+    told = (
+        f"On average the model gives its answer {sure:.0%} and is right in {metrics.top1:.0%} of the videos: it is "
+        f"{verdict}. The calibration error, {metrics.calibration_error:.1%}, is the mean distance of the bars from the line."
+    )
+    chart = reliability_chart(*reliability(scored.probabilities, scored.labels))
+    legend = '<span><i class="k0"></i>accuracy at this confidence</span><span><i class="k2"></i>number of videos</span>'
+    return f'<h2>Calibration</h2><p>{told}</p><div class="card narrow"><div class="legend">{legend}</div>{chart}</div>'
+
+
+def _unreadable(tested: dict[str, Any]) -> str:
+    videos = tested.get("unreadable_videos", [])
     if not videos:
         return ""
-    lines = "".join(f"<tr><td>{escape(reason)}</td></tr>" for _, reason in videos)
-    return f'<h2>Not tested: {len(videos)} unreadable</h2><div class="card"><table>{lines}</table></div>'
+    lines = "".join(
+        f"<li>{escape(path)}<br><small>{escape(reason.removeprefix(f'{path}: '))}</small></li>"
+        for path, reason in videos
+    )
+    return (
+        f"<h2>Unreadable videos</h2><p>{len(videos)} could not be read and count in no figure.</p>"
+        f'<div class="card"><ul>{lines}</ul></div>'
+    )
 
 
-def _settings(path: Path) -> str:
-    if not path.exists():
+def _settings(settings: dict[str, Any]) -> str:
+    if not settings:
         return ""
-    settings = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    single = {key: value for key, value in settings.items() if not isinstance(value, dict)}
+    sections = {"run": single, **{key: value for key, value in settings.items() if isinstance(value, dict)}}
     cards = []
-    for name, section in settings.items():
-        if isinstance(section, dict):
-            lines = "\n".join(f"{key}: {value}" for key, value in section.items() if value is not None)
-            cards.append(f'<div class="card"><b>{escape(name)}</b><pre>{escape(lines)}</pre></div>')
-    return f'<h2>Settings</h2><div class="row">{"".join(cards)}</div>'
+    for name, section in sections.items():
+        lines = "".join(
+            f"<dt>{escape(str(key))}</dt><dd>{escape(_shown(value))}</dd>" for key, value in section.items()
+        )
+        cards.append(f'<div class="card"><h3>{escape(name)}</h3><dl>{lines}</dl></div>')
+    return f'<h2>Settings</h2><div class="columns">{"".join(cards)}</div>'
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, list):
+        return ", ".join(map(_shown, value))
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_shown(inner)}" for key, inner in value.items()) or "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _footer(best: dict[str, Any]) -> str:
+    made = {"vidstill": version("vidstill"), **best.get("provenance", {})}
+    return f"<footer>{escape(' · '.join(f'{key} {_shown(value)}' for key, value in made.items()))}</footer>"
+
+
+def _read_rows(path: Path) -> Rows:
+    """Lines of metrics.jsonl; one that a crash cut short is left out."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            continue
+    return [row for row in rows if isinstance(row, dict)]
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    return dict(parse_yaml(path.read_text(encoding="utf-8"), str(path)) or {}) if path.exists() else {}
+
+
+def _parameters(path: Path) -> str:
+    """How many, from the header of a safetensors file (8 bytes of length, then JSON)."""
+    try:
+        with path.open("rb") as file:
+            header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
+    except (OSError, ValueError, struct.error):
+        return ""
+    count = sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+    return f"{count / 1e6:.1f} M parameters" if count >= 1e5 else f"{count} parameters"

@@ -9,11 +9,10 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -26,6 +25,9 @@ from vidstill.evaluation.metrics import Metrics, measure
 from vidstill.files import atomic
 from vidstill.models.registry import VideoModel
 from vidstill.video.decode import VideoError
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 VIEWS_AT_ONCE = 16  # enough to fill a GPU, few enough for the memory of any: a batch of videos may have 12 views each
 NAMED_AT_MOST = 20  # unreadable videos in a summary; the report has them all
@@ -168,9 +170,7 @@ def evaluate(
 def score_views(model: VideoModel, views: Tensor, clip: Clip | None = None) -> Tensor:
     """Views uint8 (N,V,T,S,S,3) of N videos, on the model's device → their probabilities (N,K), float32."""
     spec, count = clip or model.input, views.shape[1]
-    logits = [
-        model(normalise(part, spec.mean, spec.std)).float() for part in views.flatten(0, 1).split(VIEWS_AT_ONCE)
-    ]
+    logits = [model(normalise(part, spec.mean, spec.std)).float() for part in views.flatten(0, 1).split(VIEWS_AT_ONCE)]
     return fuse(torch.cat(logits).unflatten(0, (-1, count))) / count
 
 

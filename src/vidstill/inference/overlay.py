@@ -1,82 +1,189 @@
-"""The annotated video: what the model says, written on what it saw."""
+"""The annotated video: what the model says, in a panel below what it saw."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from vidstill.inference.predictor import Prediction, Ranked, is_live, rank
-from vidstill.video.decode import VideoError, iter_frames, probe
+from vidstill.inference.predictor import Prediction, Predictor, Ranked, Report, WindowScores, ignore, is_live, rank
+from vidstill.inference.stream import frame_side
+from vidstill.video.decode import Frame, VideoError, iter_frames, probe
 from vidstill.video.encode import VideoWriter
+from vidstill.video.pixels import short_side_size
 
-INK, MUTED, ACCENT, PLATE = (255, 255, 255), (190, 196, 204), (94, 190, 255), (12, 14, 18, 190)
+GROUND, TRACK, INK, MUTED, ACCENT = (17, 19, 23), (52, 57, 66), (243, 245, 247), (160, 167, 177), (86, 174, 255)
+SMALLEST = 240  # short side, pixels: smaller videos are enlarged, so that text of a readable size fits
+LIVE_RATE = 25  # frames per second of what is recorded from a camera, whatever its own rate
+LONGEST_HOLD = 2.0  # seconds: a longer pause between two frames is cut to this, or one wild time stamp fills a disk
+FONTS = ("DejaVuSans{}.ttf", "NotoSans{}.ttf", "Arial{}.ttf")  # more alphabets than the one that Pillow brings along
 
 
 def annotate(
-    source: str | Path,
-    prediction: Prediction,
-    path: str | Path,
-    *,
-    top_k: int = 3,
-    report: Callable[[dict[str, Any]], None] = lambda event: None,
+    source: str | Path, prediction: Prediction, path: str | Path, *, top_k: int = 3, report: Report = ignore
 ) -> Path:
-    """Write `source` again to `path` (.mp4 or .gif) with the classes, scores and time of each moment below.
+    """Write the file `source` again to `path` (.mp4 or .gif), with the classes and scores of each moment and the time.
 
-    Every frame shows the window whose middle is nearest. Small videos are enlarged so that the text can be read. Raises
-    VideoError for a live source, which cannot be read again.
+    Scores change gradually from window to window. Small videos are enlarged; sound is left out. `report` hears of
+    {"what", "done", "total"}. Raises VideoError where the one cannot be read or the other not written.
     """
     if is_live(str(source)):
-        raise VideoError(f"{source}: a live source cannot be annotated afterwards; record it to a file first")
+        raise VideoError(f"{source}: a live source cannot be read again; `record` labels and writes it in one go")
     info = probe(source)
-    scale = max(1, -(-240 // min(info.width, info.height)))
-    size = (info.width * scale, info.height * scale)
     with VideoWriter(path, info.fps) as video:
+        paced = _Paced(video, info.fps)
         for frame in iter_frames(source):
-            image = Image.fromarray(frame.pixels)
-            if image.size != size:
-                image = image.resize(size, Image.Resampling.BICUBIC)
-            ranked = rank(prediction.at(frame.seconds).probabilities, prediction.classes, top_k)
-            video.write(np.asarray(draw_label(image, ranked, frame.seconds)))
+            ranked = rank(prediction.at(frame.seconds), prediction.classes, top_k)
+            paced.write(draw(frame.pixels, ranked, frame.seconds, info.seconds, top_k), frame.seconds)
             if frame.index % 32 == 0:
                 report({"what": "writing", "done": frame.index, "total": info.frames})
     report({"what": "writing", "done": info.frames, "total": info.frames})
     return Path(path)
 
 
-def draw_label(image: Image.Image, ranked: Ranked, seconds: float) -> Image.Image:
-    """`image` with a plate at its foot: a line and a bar for each class, the time at the right of the first."""
-    width, height = image.size
-    text = max(11, round(min(width, height) / 18))
-    line, margin = round(text * 1.45), round(text * 0.6)
-    shown = ranked[: max(1, min(len(ranked), (height // 2 - margin) // line))]
-    top = height - margin - line * len(shown)
-    plate = Image.new("RGBA", (width, height - top + margin // 2), PLATE)
-    base = image.convert("RGBA")
-    base.alpha_composite(plate, (0, height - plate.height))
-    draw = ImageDraw.Draw(base)
-    font = ImageFont.load_default(text)
-    clock = f"{seconds:.1f} s"
-    bar_left, bar_right = round(width * 0.52), width - margin - round(font.getlength("000.0 s")) - margin
-    for number, (name, score) in enumerate(shown):
-        y = top + number * line
-        colour = INK if number == 0 else MUTED
-        draw.text((margin, y), _fit(f"{score:4.0%}  {name}", font, bar_left - 2 * margin), fill=colour, font=font)
-        middle, half = y + text * 0.62, max(2, text // 6)
-        draw.rectangle((bar_left, middle - half, bar_right, middle + half), fill=(70, 76, 86))
-        filled = bar_left + (bar_right - bar_left) * score
-        draw.rectangle((bar_left, middle - half, max(filled, bar_left + 1), middle + half), fill=ACCENT if number == 0 else MUTED)
-    draw.text((width - margin, top), clock, fill=MUTED, font=font, anchor="ra")
-    return base.convert("RGB")
+def record(
+    predictor: Predictor,
+    source: str,
+    path: str | Path,
+    *,
+    seconds: float | None = None,
+    window: float | None = None,
+    stride: float | None = None,
+    top_k: int = 3,
+    report: Report = ignore,
+) -> Prediction:
+    """Label a camera or URL and write it to `path` at the same time, each frame with the last complete window's scores.
+
+    Ends after `seconds`, with the stream, or with Ctrl-C. Errors are those of `Predictor.predict` and `annotate`.
+    """
+    scored: list[WindowScores] = []
+    side = frame_side(predictor.model.input)
+    count = 0
+    with VideoWriter(path, LIVE_RATE) as video:
+        paced = _Paced(video, LIVE_RATE)
+
+        def watched() -> Iterator[Frame]:
+            nonlocal count
+            with suppress(KeyboardInterrupt):
+                for frame in iter_frames(source):
+                    if seconds is not None and frame.seconds >= seconds:
+                        return
+                    ranked = rank(scored[-1].probabilities, predictor.classes, top_k) if scored else []
+                    paced.write(draw(frame.pixels, ranked, frame.seconds, seconds, top_k), frame.seconds)
+                    count += 1
+                    said = f"{ranked[0][0]} {ranked[0][1]:.0%}" if ranked else ""
+                    total = seconds or frame.seconds + 1
+                    report({"what": "recording", "done": frame.seconds, "total": total, "detail": said})
+                    height, width = short_side_size(*frame.pixels.shape[:2], side)
+                    yield Frame(frame.index, frame.seconds, cv2.resize(frame.pixels, (width, height)))
+
+        for scores in predictor.scan(watched(), window=window, stride=stride):
+            scored.append(scores)
+    report({"what": "recording", "done": 1, "total": 1})
+    return Prediction(source, predictor.classes, scored, count / max(scored[-1].end, 1e-9))
 
 
-def _fit(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> str:
-    """`text`, shortened with an ellipsis to `width` pixels."""
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(text + "…") > width:
-        text = text[:-1]
-    return text + "…"
+def draw(
+    pixels: np.ndarray, ranked: Ranked, seconds: float, length: float | None = None, lines: int | None = None
+) -> np.ndarray:
+    """A frame uint8 (H,W,3), enlarged where it is small, with a panel below it: uint8, taller.
+
+    The panel has room for `lines` classes, as many as are `ranked` by default: the first with a large bar and the time,
+    the others smaller. With `length` in seconds a line at its foot shows how far the video is.
+    """
+    height, width = pixels.shape[:2]
+    scale = max(1, -(-SMALLEST // min(height, width)))
+    if scale > 1:
+        pixels = cv2.resize(pixels, (width * scale, height * scale), interpolation=cv2.INTER_CUBIC)
+    share = min(1.0, seconds / length) if length else 0.0
+    panel = _panel(pixels.shape[1], pixels.shape[0], ranked, seconds, share, len(ranked) if lines is None else lines)
+    return np.concatenate([pixels, panel])
+
+
+def _panel(width: int, height: int, ranked: Ranked, seconds: float, share: float, lines: int) -> np.ndarray:
+    large = round(max(16, min(height / 20, width / 18)))
+    small = round(max(12, 0.62 * large))
+    margin, thick, step = round(0.7 * large), max(4, round(0.3 * large)), round(1.55 * small)
+    rest = 1.45 * large + thick  # from the first line to where the smaller ones begin
+    panel = round(2 * margin + rest + step * max(1, lines - 1)) + thick // 2
+    image = Image.new("RGB", (width, panel), GROUND)
+    pen = ImageDraw.Draw(image)
+    right = width - margin
+    name, score = ranked[0] if ranked else ("…", 0.0)
+    clock = f"{seconds // 60:.0f}:{seconds % 60:04.1f}"
+    percent = _text(pen, (right, margin), f"{score:.0%}" if ranked else "", large, INK, bold=True, ends=True)
+    _text(pen, (margin, margin), name, large, INK, bold=True, room=percent - 2 * margin)
+    y = margin + 1.4 * large
+    _bar(pen, margin, right, y, thick, score, ACCENT)
+    left_of_clock = _text(pen, (right, y + thick + 0.6 * margin), clock, small, MUTED, ends=True)
+    y += thick + 0.6 * margin
+    column = margin + _font(small, False).getlength("100%")
+    end = left_of_clock - 1.5 * margin
+    bars = end - 0.22 * width if width >= 480 else end  # a narrow panel leaves the room to the names
+    for name, score in ranked[1:]:
+        _text(pen, (column, y), f"{score:.0%}", small, MUTED, ends=True)
+        _text(pen, (column + margin, y), name, small, MUTED, room=bars - column - (2 if bars < end else 1) * margin)
+        if bars < end:
+            _bar(pen, bars, end, y + 0.42 * small, max(3, thick // 2), score, MUTED)
+        y += step
+    pen.rectangle((0, panel - thick // 2, width, panel), fill=TRACK)
+    if share > 0:
+        pen.rectangle((0, panel - thick // 2, share * width, panel), fill=ACCENT)
+    return np.asarray(image)
+
+
+def _bar(
+    pen: ImageDraw.ImageDraw, left: float, right: float, top: float, thick: int, share: float, colour: Any
+) -> None:
+    pen.rounded_rectangle((left, top, right, top + thick), thick / 2, TRACK)
+    if share * (right - left) >= thick:  # a shorter one would not be round
+        pen.rounded_rectangle((left, top, left + share * (right - left), top + thick), thick / 2, colour)
+
+
+def _text(
+    pen: ImageDraw.ImageDraw, at: tuple[float, float], text: str, size: int, colour: Any, *,
+    bold: bool = False, room: float = math.inf, ends: bool = False,
+) -> float:  # fmt: skip
+    """Write `text` from `at`, or so that it `ends` there; what does not fit its `room` ends in "…". Returns its left."""
+    font = _font(size, bold)
+    if font.getlength(text) > room:
+        while text and font.getlength(f"{text}…") > room:
+            text = text[:-1]
+        text = f"{text.rstrip()}…"
+    left = at[0] - font.getlength(text) if ends else at[0]
+    pen.text((left, at[1]), text, fill=colour, font=font)
+    return left
+
+
+@lru_cache
+def _font(size: int, bold: bool) -> Any:
+    for name in FONTS:
+        with suppress(OSError):
+            return ImageFont.truetype(name.format(("-Bold" if "Arial" not in name else " Bold") if bold else ""), size)
+    return ImageFont.load_default(size)
+
+
+class _Paced:
+    """Writes frames at a constant rate, repeating or dropping them to keep to their time stamps."""
+
+    def __init__(self, video: VideoWriter, rate: float) -> None:
+        self.video, self.rate = video, rate
+        self.count, self.cut = 0, 0
+        self.last: np.ndarray | None = None
+
+    def write(self, frame: np.ndarray, seconds: float) -> None:
+        due = round(seconds * self.rate) + 1 - self.cut - self.count
+        if (surplus := due - round(LONGEST_HOLD * self.rate)) > 0:
+            self.cut, due = self.cut + surplus, due - surplus
+        for _ in range(due - 1):
+            self.video.write(frame if self.last is None else self.last)
+        if due > 0:
+            self.video.write(frame)
+        self.count, self.last = self.count + max(0, due), frame

@@ -2,28 +2,43 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import itertools
+import math
 import time
+from bisect import bisect
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from vidstill.data.rows import walk
-from vidstill.data.transforms import normalise
-from vidstill.inference.stream import frame_side, sliding_windows
+from vidstill.evaluation.views import VIEWS_AT_ONCE, score_views
+from vidstill.inference.stream import clip_frames, frame_side, sliding_windows
 from vidstill.models.registry import VideoModel
 from vidstill.models.weights import load
 from vidstill.video.decode import Frame, VideoError, iter_frames, probe
 
 # A file up to so many times the usual length of the training videos is one window, as in a test.
 WHOLE = 2.0
+# Length of the training videos where the model does not say: that of a Kinetics video.
+USUAL_SECONDS = 10.0
+# A stream's frame rate is measured over so many frames.
+MEASURED = 10
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 Ranked = list[tuple[str, float]]
+Report = Callable[[dict[str, Any]], None]
+
+
+def ignore(event: dict[str, Any]) -> None:
+    """Progress that nobody watches."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +59,7 @@ class Prediction:
     windows: list[WindowScores]
     fps: float
 
-    @property
+    @cached_property
     def probabilities(self) -> np.ndarray:
         return np.mean([window.probabilities for window in self.windows], axis=0)
 
@@ -52,9 +67,19 @@ class Prediction:
         """The k likeliest classes with their probabilities, best first."""
         return rank(self.probabilities, self.classes, k)
 
-    def at(self, seconds: float) -> WindowScores:
-        """The window whose middle is nearest to that time."""
-        return min(self.windows, key=lambda window: abs((window.start + window.end) / 2 - seconds))
+    def at(self, seconds: float) -> np.ndarray:
+        """Probabilities (K,) at that time, linear between the middles of the windows and held beyond the outer ones."""
+        after = bisect(self._middles, seconds)
+        if after in (0, len(self.windows)):
+            return self.windows[min(after, len(self.windows) - 1)].probabilities
+        left, right = self._middles[after - 1 : after + 1]
+        share = (seconds - left) / (right - left)
+        before, behind = (window.probabilities for window in self.windows[after - 1 : after + 1])
+        return (1 - share) * before + share * behind
+
+    @cached_property
+    def _middles(self) -> list[float]:
+        return [(window.start + window.end) / 2 for window in self.windows]
 
     def to_dict(self, k: int = 5) -> dict[str, Any]:
         """For JSON: source, top-k, windows with their top-k, and the measured rate."""
@@ -71,21 +96,45 @@ class Prediction:
 
 
 def rank(probabilities: np.ndarray, classes: list[str], k: int) -> Ranked:
+    """The k likeliest classes with their probabilities, best first; of equal ones the first."""
     best = np.argsort(-probabilities, kind="stable")[:k]
     return [(classes[index], float(probabilities[index])) for index in best]
 
 
 class Predictor:
-    """A trained model that labels sources. `model`: a VideoModel, run folder or model file; `device`: a torch device,
-    by default the GPU where there is one."""
+    """A trained model that labels sources.
 
-    def __init__(self, model: VideoModel | str | Path, device: str | torch.device | None = None) -> None:
+    `model` is a run folder or a model file, which is prepared for inference, or a VideoModel, which is used as it is.
+    `device` is a torch device, by default the GPU where there is one. Raises ValueError for a model without class
+    names, and for a device or precision that this machine does not have.
+    """
+
+    def __init__(
+        self,
+        model: VideoModel | str | Path,
+        device: str | torch.device | None = None,
+        precision: Literal["fp32", "bf16", "fp16"] = "fp32",
+    ) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        if precision not in ("fp32", *DTYPES):
+            raise ValueError(f"precision {precision!r}: take fp32, bf16 or fp16")
+        if precision == "fp16" and self.device.type == "cpu":
+            raise ValueError("precision fp16 needs a GPU: on a CPU take bf16 or fp32")
         loaded = model if isinstance(model, VideoModel) else load(model)
-        self.model = loaded.to(self.device).eval()
-        self.classes = list(loaded.classes or [])
-        if not self.classes:
-            raise ValueError("the model has no class names: set model.classes, or load it from a run folder")
+        if not loaded.classes:
+            raise ValueError(
+                "the model has no class names: load it from a run folder, or set model.classes, for released weights "
+                'e.g. to vidstill.labels.class_names("kinetics400")'
+            )
+        self.classes = list(loaded.classes)
+        try:
+            self.model = loaded.to(self.device).eval()
+        except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+            raise ValueError(f"device {self.device} cannot be used: {str(error).splitlines()[0]}") from None
+        self.autocast: torch.dtype | None = DTYPES.get(precision)
+        if self.device.type == "cpu" and loaded is not model:
+            self.model.optimise_for_inference(bf16=precision == "bf16")
+            self.autocast = None
 
     def predict(
         self,
@@ -93,62 +142,85 @@ class Predictor:
         *,
         window: float | None = None,
         stride: float | None = None,
+        crops: Literal[1, 3] = 1,
         seconds: float | None = None,
-        report: Callable[[dict[str, Any]], None] = lambda event: None,
+        report: Report = ignore,
     ) -> Prediction:
         """Scores of a file, URL or camera ("camera:0") over windows of `window` seconds, `stride` seconds apart.
 
-        By default a file about as long as the training videos is one window, scored like the single view of a test, and
-        a longer source is seen through windows of their length, half overlapping. `seconds` stops a stream. Raises
-        VideoError where nothing can be read.
+        By default a file up to twice as long as the training videos is one window, scored like the single view of a
+        test; anything longer is seen through windows of their length, and a dense model sees its own clips. The stride
+        is half a window. `seconds` stops a stream, as Ctrl-C does. `report` hears of {"what", "done", "total",
+        "detail"}. Raises VideoError where nothing can be read, ValueError for a stride that leaves frames out.
         """
-        began, count = time.perf_counter(), 0
-        length, total = self._window_length(str(source), window)
+        name, live = str(source), is_live(str(source))
+        length = math.inf if live else probe(source).seconds
+        end = min(length, math.inf if seconds is None else seconds)
+        scored: list[WindowScores] = []
+        count, began = 0, time.perf_counter()
 
-        def counted(frames: Iterable[Frame]) -> Iterator[Frame]:
+        def watched() -> Iterator[Frame]:
             nonlocal count
-            for frame in frames:
+            for frame in iter_frames(source, short_side=frame_side(self.model.input, crops)):
                 if seconds is not None and frame.seconds >= seconds:
                     return
                 count += 1
-                if count % 32 == 0 and total:
-                    report({"what": Path(str(source)).name, "done": min(count, total), "total": total})
                 yield frame
 
-        frames = counted(iter_frames(source, short_side=frame_side(self.model.input)))
-        scored = []
         try:
-            for seen in sliding_windows(frames, self.model.input, length, stride or length / 2):
-                scored.append(WindowScores(seen.start, seen.end, self.score(seen.clip[None])[0]))
+            for scores in self.scan(watched(), window=window, stride=stride, crops=crops, length=length):
+                scored.append(scores)
+                label, score = rank(scores.probabilities, self.classes, 1)[0]
+                report({
+                    "what": "labelling", "done": min(scores.end, end), "total": end if end < math.inf else scores.end + 1,
+                    "detail": f"{Path(name).name}  {scores.end:.1f} s  {label} {score:.0%}",
+                })  # fmt: skip
         except KeyboardInterrupt:
-            if total or not scored:  # a live source is stopped like this
+            if not live or not scored:  # a live source is stopped like this
                 raise
         if not scored:
             raise VideoError(f"{source}: no frame within {seconds} s")
-        report({"what": Path(str(source)).name, "done": total or count, "total": total or count})
-        return Prediction(str(source), self.classes, scored, count / (time.perf_counter() - began))
+        report({"what": "labelling", "done": 1, "total": 1})
+        return Prediction(name, self.classes, scored, count / (time.perf_counter() - began))
 
-    @torch.inference_mode()
-    def score(self, clips: np.ndarray) -> np.ndarray:
-        """Clips uint8 (B,T,S,S,3) → probabilities (B,K)."""
-        spec = self.model.input
-        batch = normalise(torch.from_numpy(clips).to(self.device), spec.mean, spec.std)
-        return self.model(batch).float().softmax(-1).cpu().numpy()
+    def scan(
+        self,
+        frames: Iterable[Frame],
+        *,
+        window: float | None = None,
+        stride: float | None = None,
+        crops: Literal[1, 3] = 1,
+        length: float = math.inf,
+    ) -> Iterator[WindowScores]:
+        """Score any stream of frames, their short side at `frame_side(model.input, crops)`, window by window.
 
-    def _window_length(self, source: str, wanted: float | None) -> tuple[float, int]:
-        """Seconds of a window, and the source's frames where it is a file (else 0)."""
+        `length` is that of the stream in seconds where it is known: the windows of a file are scored several at a time,
+        those of a stream without end as soon as they are complete.
+        """
+        if window is None:
+            window, frames = self._window(iter(frames), length)
+        windows = sliding_windows(frames, self.model.input, window, window / 2 if stride is None else stride, crops)
+        for shape, alike in itertools.groupby(windows, key=lambda window: window.views.shape):
+            together = 1 if length == math.inf else max(1, VIEWS_AT_ONCE // shape[0])
+            while batch := list(itertools.islice(alike, together)):
+                for seen, scores in zip(batch, self.score(np.stack([seen.views for seen in batch])), strict=True):
+                    yield WindowScores(seen.start, seen.end, scores)
+
+    def score(self, views: np.ndarray) -> np.ndarray:
+        """Views uint8 (N,V,T,S,S,3) → probabilities (N,K), the mean over the views."""
+        with torch.autocast(self.device.type, self.autocast) if self.autocast else contextlib.nullcontext():
+            return score_views(self.model, torch.from_numpy(views).to(self.device)).cpu().numpy()
+
+    def _window(self, frames: Iterator[Frame], length: float) -> tuple[float, Iterator[Frame]]:
+        """Seconds of a window, and the frames again: a dense model's needs their rate, measured on the first ones."""
         spec = self.model.input
-        if is_live(source):
-            length, whole, frames = spec.seconds or 2.0, 0.0, 0
-        else:
-            info = probe(source)
-            dense = spec.frames * spec.interval / info.fps if spec.sampling == "dense" else None
-            length, whole, frames = dense or spec.seconds or info.seconds, info.seconds, info.frames
-        if wanted is not None:
-            return wanted, frames
-        if whole and spec.sampling == "sparse" and whole <= WHOLE * length:
-            length = 2 * whole + 1  # longer than any rounding of time stamps
-        return length, frames
+        if spec.sampling == "dense":
+            first = list(itertools.islice(frames, MEASURED))
+            passed = first[-1].seconds - first[0].seconds if first else 0.0
+            rate = (len(first) - 1) / passed if passed > 0 else 25.0
+            return clip_frames(spec) / rate, itertools.chain(first, frames)
+        usual = spec.seconds or USUAL_SECONDS
+        return (math.inf if length <= WHOLE * usual else usual), frames
 
 
 def is_live(source: str) -> bool:
@@ -175,25 +247,33 @@ def predict(
     *sources: str | Path,
     window: float | None = None,
     stride: float | None = None,
+    crops: Literal[1, 3] = 1,
     seconds: float | None = None,
-    report: Callable[[dict[str, Any]], None] = lambda event: None,
+    device: str | torch.device | None = None,
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32",
+    report: Report = ignore,
 ) -> tuple[list[Prediction], list[VideoError]]:
     """Predictions for every video that `sources` name, and the errors of those that could not be read.
+
+    Arguments are those of `Predictor` and `Predictor.predict`. Raises VideoError for a source that names nothing.
 
     >>> predictions, failures = vidstill.predict("runs/demo", "clips/")
     >>> predictions[0].top(1)
     [('move_left', 0.98)]
     """
-    predictor = Predictor(model)
-    predictions, failures = [], []
     videos = list(dict.fromkeys(itertools.chain.from_iterable(map(find_sources, sources))))
-    for number, video in enumerate(videos):
+    predictor = Predictor(model, device, precision)
+    predictions, failures = [], []
+    for number, video in enumerate(videos, 1):
         try:
             predictions.append(
-                predictor.predict(video, window=window, stride=stride, seconds=seconds, report=report)
-            )
+                predictor.predict(
+                    video, window=window, stride=stride, crops=crops, seconds=seconds,
+                    report=report if len(videos) == 1 else ignore,
+                )
+            )  # fmt: skip
         except VideoError as error:
             failures.append(error)
         if len(videos) > 1:
-            report({"what": "videos", "done": number + 1, "total": len(videos)})
+            report({"what": "labelling", "done": number, "total": len(videos), "detail": Path(video).name})
     return predictions, failures

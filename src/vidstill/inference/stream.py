@@ -1,7 +1,8 @@
-"""The sliding window: any stream of frames → clips at the model's size, each with its time."""
+"""The sliding window: any stream of frames → the views of the model's size, each with its time."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -12,46 +13,60 @@ from vidstill.data.sampling import test_indices
 from vidstill.data.transforms import margin_size, test_views
 from vidstill.video.decode import Frame
 
+ROUNDING = 1e-6  # seconds; time stamps are sums and products of fractions
+
 
 @dataclass(frozen=True)
 class Window:
-    """What was seen from `start` to `end` (seconds): one clip uint8 (T,S,S,3)."""
+    """What was seen from `start` to `end` (seconds): views uint8 (V,T,S,S,3)."""
 
     start: float
     end: float
-    clip: np.ndarray
+    views: np.ndarray
 
 
-def frame_side(clip: Clip) -> int:
-    """Short side at which `sliding_windows` wants its frames."""
-    return margin_size(clip.size)
+def frame_side(clip: Clip, crops: int = 1) -> int:
+    """Short side at which `sliding_windows` wants its frames: that of a test with as many crops."""
+    return margin_size(clip.size) if crops == 1 else clip.size
 
 
-def sliding_windows(frames: Iterable[Frame], clip: Clip, length: float, stride: float) -> Iterator[Window]:
+def clip_frames(clip: Clip) -> int:
+    """Frames from the first to the last of a dense clip, both included."""
+    return (clip.frames - 1) * clip.interval + 1
+
+
+def sliding_windows(
+    frames: Iterable[Frame], clip: Clip, length: float, stride: float, crops: int = 1
+) -> Iterator[Window]:
     """Windows of `length` seconds that start `stride` seconds apart, over frames whose short side is `frame_side`.
 
-    The last window ends with the last frame, so that every frame is seen; a stream shorter than `length` is one
-    window. A window is sampled and cropped like the single view of a test. No more than `length` seconds are held.
-    Raises ValueError for lengths that are not positive or a stride that would leave frames out.
+    A window is complete with the first frame beyond it. The last one ends with the stream, so that every frame is seen;
+    a stream shorter than `length` is one window. Each is sampled and cropped as one video in a test: a sparse model
+    sees one clip, a dense one as many as fit. No more than `length` seconds of frames are held, and a pause in the
+    stream skips windows that would show nothing. Raises ValueError for a stride that leaves frames out.
     """
     if not 0 < stride <= length:
         raise ValueError(f"a window of {length:g} s every {stride:g} s: take 0 < stride <= window")
-    held: list[Frame] = []
-    start, unseen = 0.0, False
+    held: deque[Frame] = deque()
+    start = 0.0
     for frame in frames:
-        if frame.seconds >= start + length:
-            yield _window([f for f in held if f.seconds >= start], clip)
-            unseen = False
-            # a pause in the stream may be longer than a window
-            start += stride * max(1, int((frame.seconds - start - length) // stride) + 1)
-        held = [f for f in held if f.seconds > frame.seconds - length]
+        if not held:
+            start = frame.seconds
+        late = frame.seconds - start - length + ROUNDING
+        if late >= 0:
+            yield _window([seen for seen in held if seen.seconds >= start - ROUNDING], clip, crops)
+            start += stride * (late // stride + 1)
+        while held and held[0].seconds < frame.seconds - length + ROUNDING:
+            held.popleft()
         held.append(frame)
-        unseen = True
-    if unseen:
-        yield _window(held, clip)
+    if held:
+        yield _window(list(held), clip, crops)
 
 
-def _window(frames: list[Frame], clip: Clip) -> Window:
-    indices = test_indices(len(frames), clip, 1)[0]
-    views = test_views(np.stack([frames[index].pixels for index in indices]), clip.size, crops=1)
-    return Window(frames[0].seconds, frames[-1].seconds, views[0])
+def _window(frames: list[Frame], clip: Clip, crops: int) -> Window:
+    clips = 1 if clip.sampling == "sparse" else max(1, len(frames) // clip_frames(clip))
+    indices = test_indices(len(frames), clip, clips).reshape(-1)
+    crop_views = test_views(np.stack([frames[index].pixels for index in indices]), clip.size, crops)
+    views = crop_views.reshape(crops * clips, clip.frames, clip.size, clip.size, 3)
+    first, last = frames[0].seconds, frames[-1].seconds
+    return Window(first, last + (last - first) / max(1, len(frames) - 1), views)

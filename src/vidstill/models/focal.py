@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,16 +20,33 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from vidstill.models.layers import (
+    Layer,
+    Packs,
+    TemporalTransform,
+    can_pack,
+    conv_depthwise,
+    conv_temporal,
+    dense,
+    pack_dense,
+    pack_depthwise,
+    pack_temporal,
+    pack_transform,
+    transform_pays,
+)
 from vidstill.models.registry import VideoModel, register_model
 
 if TYPE_CHECKING:
     from vidstill.models.weights import Report
 
+log = logging.getLogger(__name__)
+
 EPS = 1e-5
+CACHE_BYTES = 5_000_000  # a frame of the first stage at 224²; larger and smaller ones measured slower
 _BLOCK = re.compile(r"layers\.(\d+)\.blocks\.(\d+)\.")
 
 
-class Modulators(NamedTuple):
+class Modulators:
     """What the focal modulation of one block computed, as the published figures draw it."""
 
     spatial: Tensor  # M_s (B·T,C,H,W)
@@ -37,13 +55,29 @@ class Modulators(NamedTuple):
     gates_temporal: Tensor  # (B·H·W,L+1,T), rows ordered (b,h,w)
 
 
-class FocalModulation(nn.Module):
+class _Weights(NamedTuple):
+    """The released parameters of a focal modulation in the shapes that its forward wants."""
+
+    query: Layer
+    context: Layer
+    gates: Layer
+    h: Layer
+    proj: Layer
+    convolutions: list[Tensor]  # (C,1,k,k)
+    context_t: Layer | None  # None where the first temporal convolution has it inside
+    gates_t: Layer
+    h_t: Layer
+    convolutions_t: list[Tensor | TemporalTransform]  # (C,C,k,1)
+
+
+class FocalModulation(Packs, nn.Module):
     """x (B,T,H,W,C) → q ⊙ h(spatial context) ⊙ h_t(temporal context), projected.
 
     Each context is a gated sum of ever wider convolutions, depth-wise over H×W and dense over T, and of their mean.
     """
 
-    tap: Callable[[Modulators], None] | None = None
+    tap: Callable[[str, Tensor], None] | None = None
+    packed: _Weights | None = None
 
     def __init__(
         self, width: int, window: int, levels: int, drop: float = 0.0, norm: bool = False, normalise: bool = False
@@ -66,65 +100,120 @@ class FocalModulation(nn.Module):
         self.drop = nn.Dropout(drop)
 
     def forward(self, x: Tensor) -> Tensor:
-        b, t, h, w, c = x.shape
-        spatial, temporal = (c, c, self.levels + 1), (c, self.levels + 1)
-        # Slices of the weights, not of the result: every convolution gets contiguous input.
-        w_q, w_s, w_gates = self.f.weight.split(spatial)
-        b_q, b_s, b_gates = self.f.bias.split(spatial)
-        w_t, w_gates_t = self.f_temporal.weight.split(temporal)
-        b_t, b_gates_t = self.f_temporal.bias.split(temporal)
-        gates = F.linear(x, torch.cat([w_gates, w_gates_t]), torch.cat([b_gates, b_gates_t])).unsqueeze(-1)
-        gates, gates_t = gates.chunk(2, -2)
+        return self.spatial(x.flatten(0, 1), self.temporal(x).flatten(0, 1)).view(x.shape)
 
-        context = F.linear(x, w_t, b_t)
-        total: Tensor | float = 0.0
-        for level, conv in enumerate(_convolutions(self.focal_layers_temporal)):
-            y = context.reshape(b, t, h * w, c).permute(0, 3, 1, 2)
-            y = F.conv2d(y, conv.weight.unsqueeze(-1), padding=(conv.padding[0], 0))
-            context = F.gelu(y.permute(0, 2, 3, 1).reshape(b, t, h, w, c))
-            total = total + context * gates_t[..., level, :]
-        total = total + F.gelu(context.mean(1, keepdim=True)) * gates_t[..., -1, :]
-        m_t = F.linear(
-            total / (self.levels + 1) if self.normalise else total,
-            self.h_temporal.weight.squeeze(-1),
-            self.h_temporal.bias,
+    def temporal(self, x: Tensor) -> Tensor:
+        """x (B,T,H,W,C) → M_t, same shape."""
+        w = self.packed or self._plain()
+        gates = F.linear(x, *w.gates_t)
+        context = x if w.context_t is None else dense(x.flatten(0, 1), *w.context_t).view(x.shape)
+        contexts = []
+        for convolution in w.convolutions_t:
+            if isinstance(convolution, TemporalTransform):
+                context = convolution(context)
+            else:
+                context = conv_temporal(context, convolution)
+            contexts.append(context)
+        total = self._gather(contexts, context.mean(1, keepdim=True), gates)
+        m_t = dense(total.flatten(0, 1), *w.h_t).view(x.shape)
+        if self.tap is not None:
+            self.tap("temporal", m_t.flatten(0, 1).permute(0, 3, 1, 2))
+            self.tap("gates_temporal", gates.permute(0, 2, 3, 4, 1).flatten(0, 2))
+        return m_t
+
+    def spatial(self, x: Tensor, m_t: Tensor, plus: Tensor | None = None) -> Tensor:
+        """x, m_t (N,H,W,C) of any frames → the modulated and projected query, same shape; `plus` is added to it."""
+        w = self.packed or self._plain()
+        gates = dense(x, *w.gates)
+        context, contexts = dense(x, *w.context), []
+        for convolution in w.convolutions:
+            context = conv_depthwise(context, convolution)
+            contexts.append(context)
+        total = self._gather(contexts, context.mean((1, 2), keepdim=True), gates)
+        if self.tap is None:
+            product = dense(x, *w.query, times=dense(total, *w.h, times=m_t))
+        else:
+            m_s = dense(total, *w.h)
+            self.tap("spatial", m_s.permute(0, 3, 1, 2))
+            self.tap("gates", gates.permute(0, 3, 1, 2))
+            product = dense(x, *w.query) * m_s * m_t
+        return self.drop(dense(self.ln(product), *w.proj, plus=plus))
+
+    def _gather(self, contexts: list[Tensor], mean: Tensor, gates: Tensor) -> Tensor:
+        """Σ_l context_l · gate_l + GELU(mean) · gate_L, over (L+1) where the modulator is normalised."""
+        *each, last = gates.split(1, -1)
+        total = F.gelu(mean) * last
+        for context, gate in zip(contexts, each, strict=True):
+            total = total.addcmul_(context, gate)
+        return total / (self.levels + 1) if self.normalise else total
+
+    def _plain(self) -> _Weights:
+        """Views of the parameters. Weights are cut, not results: every convolution gets contiguous input."""
+        c, gates = self.width, self.levels + 1
+        w_q, w_s, w_gates = self.f.weight.split((c, c, gates))
+        b_q, b_s, b_gates = self.f.bias.split((c, c, gates))
+        w_t, w_gates_t = self.f_temporal.weight.split((c, gates))
+        b_t, b_gates_t = self.f_temporal.bias.split((c, gates))
+        return _Weights(
+            query=(w_q, b_q),
+            context=(w_s, b_s),
+            gates=(w_gates, b_gates),
+            h=(self.h.weight.flatten(1), self.h.bias),
+            proj=(self.proj.weight, self.proj.bias),
+            convolutions=_kernels(self.focal_layers),
+            context_t=(w_t, b_t),
+            gates_t=(w_gates_t, b_gates_t),
+            h_t=(self.h_temporal.weight.flatten(1), self.h_temporal.bias),
+            convolutions_t=[kernel.unsqueeze(-1) for kernel in _kernels(self.focal_layers_temporal)],
         )
 
-        context = F.linear(x, w_s, b_s)
-        total = 0.0
-        for level, conv in enumerate(_convolutions(self.focal_layers)):
-            y = conv(context.reshape(b * t, h, w, c).permute(0, 3, 1, 2))
-            context = F.gelu(y.permute(0, 2, 3, 1).reshape(b, t, h, w, c))
-            total = total + context * gates[..., level, :]
-        total = total + F.gelu(context.mean((2, 3), keepdim=True)) * gates[..., -1, :]
-        m_s = F.linear(total / (self.levels + 1) if self.normalise else total, self.h.weight.flatten(1), self.h.bias)
+    def pack(self, steps: int, frames: int, height: int, width: int) -> None:
+        """Prepack for clips of `steps` time steps on a grid, the spatial part for `frames` of them at once."""
+        w, grid = self._plain(), height * width
+        context_t = w.context_t
+        convolutions_t: list[Tensor | TemporalTransform] = []
+        for level, kernel in enumerate(_kernels(self.focal_layers_temporal)):
+            if kernel.dtype != torch.float32 or not transform_pays(steps, kernel.shape[-1], self.width):
+                convolutions_t.append(pack_temporal(kernel.unsqueeze(-1), steps, grid))
+            else:
+                convolutions_t.append(pack_transform(kernel, steps, grid, before=None if level else w.context_t))
+                context_t = context_t if level else None
+        self.packed = _Weights(
+            query=pack_dense(w.query, frames, grid),
+            context=pack_dense(w.context, frames, grid),
+            gates=pack_dense(w.gates, frames, grid),
+            h=pack_dense(w.h, frames, grid),
+            proj=pack_dense(w.proj, frames, grid),
+            convolutions=[pack_depthwise(weight, frames, height, width) for weight in w.convolutions],
+            context_t=None if context_t is None else pack_dense(context_t, steps, grid),
+            gates_t=w.gates_t,
+            h_t=pack_dense(w.h_t, steps, grid),
+            convolutions_t=convolutions_t,
+        )
 
-        if self.tap is not None:
-            self.tap(
-                Modulators(
-                    m_s.permute(0, 1, 4, 2, 3).flatten(0, 1),
-                    m_t.permute(0, 1, 4, 2, 3).flatten(0, 1),
-                    gates[..., 0].permute(0, 1, 4, 2, 3).flatten(0, 1),
-                    gates_t[..., 0].permute(0, 2, 3, 4, 1).flatten(0, 2),
-                )
-            )
-        return self.drop(self.proj(self.ln(F.linear(x, w_q, b_q) * m_s * m_t)))
+
+def _kernels(layers: nn.ModuleList) -> list[Tensor]:
+    """In the released names a convolution is entry 0 of a sequence with its activation."""
+    return [layer[0].weight for layer in layers]  # type: ignore[index]
 
 
-def _convolutions(layers: nn.ModuleList) -> list[Any]:
-    """Released names count the convolution as entry 0 of a sequence with its activation."""
-    return [layer[0] for layer in layers]  # type: ignore[index]
+class MLP(Packs, nn.Module):
+    packed: tuple[Layer, Layer] | None = None
 
-
-class MLP(nn.Module):
     def __init__(self, width: int, hidden: int, drop: float) -> None:
         super().__init__()
         self.fc1 = nn.Linear(width, hidden)
         self.fc2 = nn.Linear(hidden, width)
         self.drop = nn.Dropout(drop)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.drop(self.fc2(self.drop(F.gelu(self.fc1(x)))))
+    def forward(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
+        """(N,H,W,C) → same shape; `plus` is added to it."""
+        fc1, fc2 = self.packed or ((self.fc1.weight, self.fc1.bias), (self.fc2.weight, self.fc2.bias))
+        return self.drop(dense(self.drop(dense(x, *fc1, gelu=True)), *fc2, plus=plus))
+
+    def pack(self, frames: int, grid: int) -> None:
+        fc1, fc2 = ((layer.weight, layer.bias) for layer in (self.fc1, self.fc2))
+        self.packed = pack_dense(fc1, frames, grid), pack_dense(fc2, frames, grid)
 
 
 class DropPath(nn.Module):
@@ -137,12 +226,14 @@ class DropPath(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.p == 0.0 or not self.training:
             return x
-        kept = x.new_empty(*x.shape[:2], 1, 1, 1).bernoulli_(1 - self.p)
+        kept = x.new_empty(x.shape[0], 1, 1, 1).bernoulli_(1 - self.p)
         return x * kept.div_(1 - self.p)
 
 
-class Block(nn.Module):
+class Block(Packs, nn.Module):
     """(B,T,H,W,C) → same: modulation and MLP, each with norm, layer scale, stochastic depth and residual."""
+
+    packed: int | None = None  # frames at once
 
     def __init__(
         self,
@@ -168,10 +259,31 @@ class Block(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
-        for norm, layer, gamma in ((self.norm1, self.modulation, self.gamma_1), (self.norm2, self.mlp, self.gamma_2)):
-            y = norm(layer(x)) if self.postln else layer(norm(x))
-            x = x + self.drop_path(y if gamma is None else gamma * y)
-        return x
+        y = x if self.postln else self.norm1(x)
+        rows = [part.flatten(0, 1) for part in (x, y, self.modulation.temporal(y))]
+        at_once = self.packed
+        if at_once is None or at_once >= len(rows[0]) or self.modulation.tap is not None:
+            return self._frames(*rows).view(x.shape)
+        parts = zip(*(part.split(at_once) for part in rows), strict=True)
+        return torch.cat([self._frames(*part) for part in parts]).view(x.shape)
+
+    def _frames(self, x: Tensor, y: Tensor, m_t: Tensor) -> Tensor:
+        """What every frame goes through alone: x its tokens, y what the modulation sees of them, (N,H,W,C)."""
+        x = self._add(x, functools.partial(self.modulation.spatial, y, m_t), self.norm1, self.gamma_1)
+        return self._add(x, functools.partial(self.mlp, x if self.postln else self.norm2(x)), self.norm2, self.gamma_2)
+
+    def _add(self, x: Tensor, layer: Callable[..., Tensor], norm: nn.Module, gamma: Tensor | None) -> Tensor:
+        if self.packed is not None and not self.postln and gamma is None:
+            return layer(plus=x)
+        y = norm(layer()) if self.postln else layer()
+        return x + self.drop_path(y if gamma is None else gamma * y)
+
+    def pack(self, steps: int, height: int, width: int) -> None:
+        """Prepack; frames are then taken so many at once that the MLP's hidden layer stays in the cache."""
+        hidden = self.mlp.fc1.weight[:, :1].nbytes * height * width
+        self.packed = min(steps, max(1, CACHE_BYTES // hidden))
+        self.modulation.pack(steps, self.packed, height, width)
+        self.mlp.pack(self.packed, height * width)
 
 
 class Embed(nn.Module):
@@ -217,12 +329,14 @@ class Stage(nn.Module):
         return x, x if self.downsample is None else self.downsample(x)
 
 
-class VideoFocalNet(VideoModel):
+class VideoFocalNet(Packs, VideoModel):
     """Four stages of spatio-temporal focal modulation; any frame count and any frame size from 32 pixels.
 
     width: channels of the first stage (`embed_dim`), doubled by every stage; depths: blocks per stage; focal_levels
     and focal_windows: per stage; tubelet_size: frames per time step. Raises ValueError for options that contradict.
     """
+
+    packed: int | None = None  # time steps that `optimise_for_inference` packed the weights for
 
     def __init__(
         self,
@@ -278,18 +392,20 @@ class VideoFocalNet(VideoModel):
 
     def forward(self, clips: Tensor) -> Tensor:
         """Normalised clips (B,3,T,H,W) → logits (B,K). Fastest when their memory is (B,T,H,W,3)."""
-        x = self._embed(clips)
-        for stage in self.layers:
-            _, x = stage(x, self.checkpointing)
-        return self.head(self.norm(x).mean((2, 3)).mean(1))
+        with self._gradients():
+            x = self._embed(clips)
+            for stage in self.layers:
+                _, x = stage(x, self.checkpointing)
+            return self.head(self.norm(x).mean((2, 3)).mean(1)).to(clips.dtype)
 
     def forward_features(self, clips: Tensor) -> dict[str, Tensor]:
         """`stem` and `stage1` … `stage4` (before the embedding into the next grid), each (B,C,T,h,w)."""
-        x = self._embed(clips)
-        features = {"stem": x}
-        for number, stage in enumerate(self.layers, 1):
-            features[f"stage{number}"], x = stage(x, self.checkpointing)
-        return {name: feature.permute(0, 4, 1, 2, 3) for name, feature in features.items()}
+        with self._gradients():
+            x = self._embed(clips)
+            features = {"stem": x}
+            for number, stage in enumerate(self.layers, 1):
+                features[f"stage{number}"], x = stage(x, self.checkpointing)
+            return {name: feature.permute(0, 4, 1, 2, 3) for name, feature in features.items()}
 
     def reset_classifier(self, num_classes: int) -> None:
         """A fresh head of `num_classes` outputs; 0 leaves the pooled features (B,C)."""
@@ -347,9 +463,69 @@ class VideoFocalNet(VideoModel):
         self.patch_embed, self.tubelet_size, self.options["tubelet_size"] = embed, tubelet, tubelet
         report.notes.append(f"tubelet_size {tubelet} taken from the file")
 
+    def optimise_for_inference(self, bf16: bool = False) -> VideoFocalNet:
+        """Give up gradients for speed, in place; eval mode.
+
+        On x86 CPUs weights are prepacked for oneDNN, beside the released ones: about three times the memory, logits
+        equal to 1e-5. It fits the time steps of `input`, and is packed anew when another number comes. Elsewhere the
+        plain layers stay. `bf16` runs in bfloat16 (logits to about 1 %, returned in the clips' dtype) unless the CPU
+        would have to emulate it. `train()`, `to()` and loading weights go back to the plain layers.
+        """
+        self.eval()
+        on_cpu = self.norm.weight.device.type == "cpu"
+        if bf16 and on_cpu and not can_pack(torch.bfloat16):
+            log.warning("this CPU has no bfloat16 instructions: inference stays in float32, which is faster here")
+        elif bf16:
+            self.to(torch.bfloat16)
+        if on_cpu and can_pack(self.norm.weight.dtype):
+            self._pack(self.input.frames // self.tubelet_size, (self.input.size, self.input.size))
+        return self
+
+    def _pack(self, steps: int, sides: tuple[int, int]) -> None:
+        self.packed = steps
+        for stage, (height, width) in zip(self.layers, self._grids(sides), strict=True):
+            for block in stage.blocks:
+                block.pack(steps, max(1, height), max(1, width))
+
+    def _unpack(self) -> None:
+        if self.packed is not None:
+            self.packed = None
+            for module in self.modules():
+                if isinstance(module, Packs):
+                    module.packed = None
+
+    def train(self, mode: bool = True) -> VideoFocalNet:
+        if mode:
+            self._unpack()
+        return super().train(mode)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> VideoFocalNet:
+        self._unpack()
+        return super()._apply(fn, recurse)
+
+    def load_state_dict(self, *args: Any, **options: Any) -> Any:
+        self._unpack()
+        return super().load_state_dict(*args, **options)
+
+    def _gradients(self) -> contextlib.AbstractContextManager[None]:
+        """Packed layers have none: they must not look as if they did."""
+        return contextlib.nullcontext() if self.packed is None else torch.no_grad()
+
     def _embed(self, clips: Tensor) -> Tensor:
         self._check_input(clips)
+        if self.packed not in (None, steps := clips.shape[2] // self.tubelet_size):
+            self._pack(steps, (clips.shape[3], clips.shape[4]))
+        if not torch.is_autocast_enabled(clips.device.type):
+            clips = clips.to(self.norm.weight.dtype)
         return self.pos_drop(self.patch_embed(clips.permute(0, 2, 3, 4, 1)))
+
+    def _grids(self, sides: Sequence[int]) -> list[tuple[int, ...]]:
+        """Height and width of every stage's grid for frames of that size."""
+        grids = []
+        for kernel, stride, padding in self.embeddings:
+            sides = tuple((side + 2 * padding - kernel) // stride + 1 for side in sides)
+            grids.append(sides)
+        return grids
 
     def _check_input(self, clips: Tensor) -> None:
         if clips.ndim != 5 or clips.shape[1] != 3:
@@ -357,14 +533,8 @@ class VideoFocalNet(VideoModel):
         frames, *sides = clips.shape[2:]
         if frames == 0 or frames % self.tubelet_size:
             raise ValueError(f"{frames} frames: give a multiple of the tubelet size, {self.tubelet_size}")
-        for side in sides:
-            grid = side
-            for kernel, stride, padding in self.embeddings:
-                grid = (grid + 2 * padding - kernel) // stride + 1
-            if grid < 1:
-                raise ValueError(
-                    f"frames of {sides[0]}x{sides[1]} pixels are too small: give at least 32 pixels a side"
-                )
+        if min(self._grids(sides)[-1]) < 1:
+            raise ValueError(f"frames of {sides[0]}x{sides[1]} pixels are too small: give at least 32 pixels a side")
 
 
 def _check_options(
@@ -407,7 +577,7 @@ def capture_modulators(model: nn.Module) -> Iterator[dict[str, Modulators]]:
     if not tapped:
         raise ValueError(f"{type(model).__name__} has no focal modulation to capture; give a Video-FocalNet or VFL-Net")
     for name, module in tapped.items():
-        module.tap = functools.partial(captured.__setitem__, name.removesuffix(".modulation"))
+        module.tap = functools.partial(setattr, captured.setdefault(name.removesuffix(".modulation"), Modulators()))
     try:
         yield captured
     finally:

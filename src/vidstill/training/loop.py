@@ -52,8 +52,8 @@ def fit(
 
     Writes metrics.jsonl, last.pt after every epoch and best.safetensors with best.json after the best one (by the
     `top1` that `validate` returns; without it after every epoch). `report` hears twice a second of {"what", "done",
-    "total", "detail"}. What a step computes depends on (seed, step, rank) alone, so that a run stopped anywhere and started
-    again gives the same weights as one that was not.
+    "total", "detail"}. What a step computes depends on (seed, step, rank) alone, so that a run stopped anywhere and
+    started again gives the same weights as one that was not.
 
     Raises TrainingError where the loss is not finite, a loader process dies or the disk is full.
     """
@@ -67,10 +67,14 @@ def fit(
     if run.train.compile:
         model.compile()
     objective = fabric.setup_module(objective)
-    model = objective.model  # type: ignore[assignment]
+    model = objective.model
     inner = make_optimiser(model, run.optim)
-    optimiser = fabric.setup_optimizers(inner)
-    ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(run.train.ema), use_buffers=True) if run.train.ema else None
+    optimiser: Any = fabric.setup_optimizers(inner)
+    ema = (
+        AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(run.train.ema), use_buffers=True)
+        if run.train.ema
+        else None
+    )
 
     state: dict[str, Any] = {"step": 0, "best": -math.inf, "stale": 0, "loss": 0.0}
     if (saved := read_checkpoint(folder)) is not None:
@@ -134,7 +138,9 @@ def fit(
                 for path, reason in batch["unreadable"]:
                     if path not in unreadable:
                         unreadable.add(path)
-                        log.warning("%d unreadable so far (on_error: %s): %s", len(unreadable), run.data.on_error, reason)
+                        log.warning(
+                            "%d unreadable so far (on_error: %s): %s", len(unreadable), run.data.on_error, reason
+                        )
                 for group in inner.param_groups:
                     group["lr"] = schedule.rate(step)
                 torch.manual_seed(sample_seed(run.seed, step, fabric.global_rank))
@@ -147,7 +153,8 @@ def fit(
                     ema.update_parameters(model)
                 if last and not update:
                     optimiser.zero_grad()  # an epoch's leftover micro-batches do not leak into the next epoch
-                total = total + fabric.all_reduce(terms["loss"], reduce_op="mean")
+                mean: Any = fabric.all_reduce(terms["loss"], reduce_op="mean")
+                total = total + mean
                 state["step"] = step + 1
                 due = run.train.save_every and update and (step + 1) % run.train.save_every == 0
                 if speed.due() or due or stopped:
@@ -166,7 +173,9 @@ def fit(
                 raise KeyboardInterrupt
 
 
-def prepare(batch: dict[str, Any], run: Run, model: nn.Module, device: torch.device, step: int, rank: int) -> dict[str, Any]:
+def prepare(
+    batch: dict[str, Any], run: Run, model: nn.Module, device: torch.device, step: int, rank: int
+) -> dict[str, Any]:
     """A loader batch on the device: clips normalised and blended (B,3,T,H,W), `targets` (B,K)."""
     clips = normalise(batch["clips"].to(device, non_blocking=True), run.clip.mean, run.clip.std)
     generator = torch.Generator().manual_seed(sample_seed(run.seed, 1, step, rank))

@@ -12,7 +12,8 @@ from vidstill.config import Optim
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Weight decay for matrices and kernels; none for biases and 1-D tensors (norms, layer scales)."""
-    decay, spared = [], []
+    decay: list[nn.Parameter] = []
+    spared: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             (spared if parameter.ndim <= 1 or name.endswith(".bias") else decay).append(parameter)

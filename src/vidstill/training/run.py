@@ -34,7 +34,7 @@ from vidstill.video.decode import VideoError, probe
 
 log = logging.getLogger(__name__)
 
-PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+PRECISION: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
 def train(run: Run, report: Report = lambda event: None) -> Path:
@@ -110,9 +110,7 @@ def test(
         raise ConfigError(_class_difference(annotations.classes, model.classes or []))
     run.test.clips, run.test.crops = clips or run.test.clips, crops or run.test.crops
     held_out = next((samples for name in ("test", "val", "train") if (samples := annotations.splits.get(name))), [])
-    workers, _ = worker_count(
-        run.train.workers, processes=fabric.world_size, on_gpu=fabric.device.type == "cuda"
-    )
+    workers, _ = worker_count(run.train.workers, processes=fabric.world_size, on_gpu=fabric.device.type == "cuda")
     scored = _test(model, held_out, run, fabric, workers, report)
     if fabric.is_global_zero:
         _record(folder, scored)
@@ -136,10 +134,10 @@ def _record(folder: Path, scored: Evaluation) -> None:
     m = scored.metrics
     for path, reason in scored.unreadable:
         log.warning("not tested: %s (%s)", path, reason)
-    Log(folder, keep=lambda row: row["split"] != "test").write(
-        {"split": "test", "step": 0, "videos": m.videos, "loss": m.loss, "top1": m.top1, "top5": m.top5,
-         "mean_class": m.mean_class, "calibration_error": m.calibration_error, "unreadable": len(scored.unreadable), "unreadable_videos": scored.unreadable}
-    )  # fmt: skip
+    shares = {name: getattr(m, name) for name in ("loss", "top1", "top5", "mean_class", "calibration_error")}
+    unreadable = {"unreadable": len(scored.unreadable), "unreadable_videos": scored.unreadable}
+    log_rows = Log(folder, keep=lambda row: row["split"] != "test")
+    log_rows.write({"split": "test", "step": 0, "videos": m.videos, **shares, **unreadable})
 
 
 def make_fabric(run: Run) -> Fabric:
@@ -154,14 +152,20 @@ def make_fabric(run: Run) -> Fabric:
     gpus = torch.cuda.device_count()
     on_gpu = t.accelerator == "cuda" or (t.accelerator == "auto" and gpus > 0)
     if on_gpu and t.devices > gpus:
-        raise ConfigError(f"train.devices {t.devices}: this machine has {gpus} GPU(s); set --train.devices {max(gpus, 1)}")
+        raise ConfigError(
+            f"train.devices {t.devices}: this machine has {gpus} GPU(s); set --train.devices {max(gpus, 1)}"
+        )
     if t.precision == "fp16" and not (on_gpu or (t.accelerator != "cpu" and torch.backends.mps.is_available())):
         raise ConfigError("train.precision fp16 needs a GPU, and none is here: use --train.precision bf16 or fp32")
     strategy: Any = t.strategy
     if strategy == "fsdp":
         strategy = ModelParallelStrategy(_shard, data_parallel_size=t.devices * t.nodes, tensor_parallel_size=1)
     return Fabric(
-        accelerator=t.accelerator, devices=t.devices, num_nodes=t.nodes, precision=PRECISION[t.precision], strategy=strategy
+        accelerator=t.accelerator,
+        devices=t.devices,
+        num_nodes=t.nodes,
+        precision=PRECISION[t.precision],
+        strategy=strategy,
     )
 
 
@@ -170,7 +174,8 @@ def _shard(objective: nn.Module, mesh: DeviceMesh) -> nn.Module:
     for module in objective.modules():
         if module is not objective and getattr(module, "is_stage", False):
             fully_shard(module, mesh=mesh["data_parallel"])
-    return fully_shard(objective, mesh=mesh["data_parallel"])
+    fully_shard(objective, mesh=mesh["data_parallel"])
+    return objective
 
 
 def read_checked(run: Run, fabric: Fabric) -> Annotations:

@@ -8,6 +8,7 @@ from typing import Any
 import av
 import cv2
 import numpy as np
+from av.sidedata.sidedata import SideDataContainer
 from av.video.reformatter import VideoReformatter
 
 Box = tuple[float, float, float, float]
@@ -49,7 +50,8 @@ UPRIGHT = Orientation()
 
 def orientation(frame: av.VideoFrame) -> Orientation:
     """From the display matrix (ISO/IEC 14496-12 §6.2.2): (x, y) → (ax + cy, bx + dy), to the nearest 90°."""
-    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+    # frame.side_data would hold the frame, and be held by it, until the garbage collector comes
+    matrix: Any = SideDataContainer(frame).get("DISPLAYMATRIX")  # type: ignore[call-arg]
     if matrix is None:
         return UPRIGHT
     a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()

@@ -1,0 +1,194 @@
+"""Charts as SVG text, coloured by the style sheet of the page they stand in."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Sequence
+from html import escape
+
+import numpy as np
+from PIL import Image
+
+Series = dict[str, list[tuple[float, float]]]
+
+WIDTH, HEIGHT = 360, 210
+LEFT, RIGHT, TOP, BOTTOM = 46, 12, 10, 26
+CHARACTER = 6.3  # mean width of a character of the labels, which are 11 px high
+LONGEST_NAME = 26  # characters of a class beside the confusion matrix; the whole name is shown on hovering
+NUMBERED, NAMED = 24, 60  # classes: with more the cells have no numbers; with more still there are no names, one image
+RIGHT_COLOUR, WRONG_COLOUR = (59, 130, 246), (239, 83, 70)  # of that image, on a light page or a dark one
+
+
+def line_chart(
+    series: Series, bounds: tuple[float, float] | None = None, mark: float | None = None, unit: str = ""
+) -> str:
+    """Lines over whole numbers (epochs), {name: [(x, y)]}; values that are not finite are left out.
+
+    `bounds` are the lowest and highest y, by default those of the data; a dotted line marks the x of `mark`.
+    """
+    points = [(x, y) for line in series.values() for x, y in line if math.isfinite(y)]
+    if not points:
+        return '<p class="none">nothing recorded</p>'
+    low, high = bounds or _span([y for _, y in points])
+    rows = ticks(low, high)
+    if bounds is None:
+        low, high = min(low, rows[0]), max(high, rows[-1])
+    first, last = min(x for x, _ in points), max(x for x, _ in points)
+    if first == last:
+        first, last = first - 0.5, last + 0.5
+
+    def across(x: float) -> float:
+        return LEFT + (x - first) / (last - first) * (WIDTH - LEFT - RIGHT)
+
+    def down(y: float) -> float:
+        return TOP + (high - y) / (high - low) * (HEIGHT - TOP - BOTTOM)
+
+    drawn = [_grid(down(y), _number(y, rows) + unit) for y in rows]
+    columns = sorted({round(x) for x in ticks(first, last, 6)})
+    drawn += [_text(across(x), HEIGHT - 8, str(x), "middle") for x in columns if first <= x <= last]
+    if mark is not None and first <= mark <= last:
+        drawn.append(f'<path class="mark" d="M{across(mark):.1f} {TOP}V{HEIGHT - BOTTOM}"/>')
+    for number, (name, line) in enumerate(series.items()):
+        places = [(across(x), down(y), x, y) for x, y in line if math.isfinite(y)]
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y, _, _ in places)
+        drawn.append(f'<polyline class="line{number}" points="{path}"/>')
+        for x, y, epoch, value in places:
+            shown = "dot" if len(places) == 1 else "hover"  # a line of one point would not be seen
+            told = f"<title>{escape(name)}, epoch {epoch:g}: {value:.4g}{unit}</title>"
+            drawn.append(f'<circle class="{shown}{number}" cx="{x:.1f}" cy="{y:.1f}" r="4">{told}</circle>')
+    return _svg(WIDTH, HEIGHT, drawn)
+
+
+def reliability_chart(videos: np.ndarray, confidence: np.ndarray, accuracy: np.ndarray) -> str:
+    """Accuracy in each bin of confidence against the dashed line of a calibrated model; below, how many videos."""
+    bins, floor = len(videos), HEIGHT - BOTTOM
+    base, band = floor - 40, (WIDTH - LEFT - RIGHT) / len(videos)  # the histogram is 32 px high
+
+    def down(share: float) -> float:
+        return TOP + (1 - share) * (base - TOP)
+
+    drawn = [_grid(down(share), f"{share:.0%}") for share in (0, 0.5, 1)]
+    drawn += [
+        _text(LEFT + share * band * bins, HEIGHT - 8, f"{share:.0%}", "middle") for share in (0, 0.25, 0.5, 0.75, 1)
+    ]
+    for b in range(bins):
+        if not videos[b]:
+            continue
+        left, tall = LEFT + b * band + 1, 32 * videos[b] / videos.max()
+        told = f"<title>{videos[b]:.0f} videos: said {confidence[b]:.0%}, right in {accuracy[b]:.0%}</title>"
+        box = f'x="{left:.1f}" width="{band - 2:.1f}"'
+        drawn.append(
+            f'<rect class="bar" {box} y="{down(accuracy[b]):.1f}" height="{base - down(accuracy[b]):.1f}">{told}</rect>'
+            f'<rect class="count" {box} y="{floor - tall:.1f}" height="{tall:.1f}">{told}</rect>'
+        )
+    drawn.append(f'<path class="ideal" d="M{LEFT} {base}L{WIDTH - RIGHT} {TOP}"/>')
+    return _svg(WIDTH, HEIGHT, drawn)
+
+
+def confusion_chart(confusion: np.ndarray, names: Sequence[str]) -> str:
+    """Counts (K,K), rows true, as coloured cells: what is right in one colour, what is wrong in another.
+
+    The colour is the share of a row. Many classes (see NAMED) are drawn as one picture without names.
+    """
+    shares = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
+    if len(names) > NAMED:
+        return _confusion_picture(shares)
+    count = len(names)
+    cell = 48 if count <= 6 else 36 if count <= 12 else 27 if count <= NUMBERED else 14
+    short = [_short(name) for name in names]
+    longest = CHARACTER * max(len(name) for name in short)
+    slope = 0.71 if count <= NUMBERED else 1.0  # names above the columns at 45°, or upright where columns are narrow
+    left, top = longest + 14, slope * longest + 20
+    side = count * cell
+    drawn = []
+    for i, name in enumerate(short):
+        middle, full = (i + 0.5) * cell, f"<title>{escape(names[i])}</title>"
+        drawn.append(_text(left - 8, top + middle + 4, escape(name) + full, "end"))
+        turn = f'transform="translate({left + middle + 3:.1f} {top - 7:.1f}) rotate({-45 if slope < 1 else -90})"'
+        drawn.append(f"<text {turn}>{escape(name)}{full}</text>")
+    for i, j in np.ndindex(count, count):
+        if not confusion[i, j] and i != j:
+            continue
+        x, y, kind = left + j * cell, top + i * cell, "right" if i == j else "wrong"
+        told = f"<title>{escape(names[i])} → {escape(names[j])}: {confusion[i, j]} ({shares[i, j]:.0%})</title>"
+        strength = 0.12 + 0.88 * shares[i, j] if confusion[i, j] else 0
+        box = f'x="{x + 0.5:.1f}" y="{y + 0.5:.1f}" width="{cell - 1}" height="{cell - 1}" rx="{min(4, cell // 7)}"'
+        drawn.append(f'<rect class="{kind}" {box} fill-opacity="{strength:.2f}">{told}</rect>')
+        if confusion[i, j] and count <= NUMBERED:
+            strong = ' class="strong"' if shares[i, j] > 0.55 else ' class="ink"'
+            drawn.append(_text(x + cell / 2, y + cell / 2 + 4, str(confusion[i, j]), "middle", strong))
+    drawn.insert(0, f'<rect class="ground" x="{left}" y="{top}" width="{side}" height="{side}" rx="6"/>')
+    return _svg(left + side + slope * longest * (slope < 1) + 4, top + side + 4, drawn, natural=True)
+
+
+def ticks(low: float, high: float, about: int = 4) -> list[float]:
+    """Round numbers from `low` to `high` or a little beyond, about so many."""
+    raw = (high - low) / about
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= raw * 0.999)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(number * step, 12) for number in range(first, last + 1)]
+
+
+def data_uri(image: Image.Image, kind: str) -> str:
+    """A PNG or JPEG for the `src` of an image."""
+    file = io.BytesIO()
+    image.save(file, kind, quality=82, optimize=True)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def _confusion_picture(shares: np.ndarray) -> str:
+    count = len(shares)
+    pixels = np.empty((count, count, 4), np.uint8)
+    pixels[..., :3] = np.where(np.eye(count, dtype=bool)[..., None], RIGHT_COLOUR, WRONG_COLOUR)
+    pixels[..., 3] = np.rint(255 * (shares > 0) * (0.35 + 0.65 * shares))  # one video of many must be visible too
+    side, left, top = 700, 40, 24
+    drawn = [f'<rect class="ground" x="{left}" y="{top}" width="{side}" height="{side}"/>']
+    drawn.append(
+        f'<image class="pixels" x="{left}" y="{top}" width="{side}" height="{side}" '
+        f'href="{data_uri(Image.fromarray(pixels, "RGBA"), "PNG")}"/>'
+    )
+    for number in (int(x) for x in ticks(0, count, 8) if x < count):
+        place = (number + 0.5) / count * side
+        drawn.append(_text(left - 6, top + place + 4, str(number), "end"))
+        drawn.append(_text(left + place, top - 8, str(number), "middle"))
+    return _svg(left + side + 4, top + side + 4, drawn, natural=True)
+
+
+def _span(values: Sequence[float]) -> tuple[float, float]:
+    """From zero where the data come near it, so that distances are not blown up."""
+    low, high = min(values), max(values)
+    low = 0.0 if 0 <= low < 0.5 * high else low
+    if low == high:
+        margin = abs(low) / 10 or 0.5
+        return low - margin, high + margin
+    return low, high
+
+
+def _number(value: float, among: Sequence[float]) -> str:
+    """With as many digits as tell it from its neighbours."""
+    step = among[1] - among[0] if len(among) > 1 else abs(value) or 1.0
+    if max(abs(value) for value in among) < 1e-3:
+        return f"{value:.0e}".replace("e-0", "e-") if value else "0"
+    digits = max(0, -math.floor(math.log10(step) + 1e-9))
+    return f"{value:.{digits + (round(step * 10**digits, 6) % 1 > 0)}f}"
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1].rstrip()}…"
+
+
+def _grid(y: float, label: str) -> str:
+    return f'<path class="grid" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>{_text(LEFT - 7, y + 4, label, "end")}'
+
+
+def _text(x: float, y: float, text: str, anchor: str, attributes: str = "") -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{attributes}>{text}</text>'
+
+
+def _svg(width: float, height: float, parts: Sequence[str], natural: bool = False) -> str:
+    """`natural`: at its own size where there is room for it, else as wide as there is room."""
+    size = f' style="width:{width:.0f}px"' if natural else ""
+    return f'<svg viewBox="0 0 {width:.0f} {height:.0f}"{size} role="img">{"".join(parts)}</svg>'
