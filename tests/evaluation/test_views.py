@@ -1,7 +1,10 @@
 """A test of many views: each video once, the right views, the right score, nothing lost."""
 
+import io
 import os
+import pickle
 import signal
+import socket
 from pathlib import Path
 from unittest import mock
 
@@ -154,7 +157,8 @@ def test_broken_videos_are_named_and_never_replaced(model: VideoModel, with_brok
 
 
 def test_a_long_list_of_broken_videos_is_cut_in_the_summary() -> None:
-    scored = Evaluation(["a", "b"], [Sample(Path("a.mp4"), 0)], np.array([[0.9, 0.1]], np.float32), [("x", "x: bad")] * 50)
+    scores = np.array([[0.9, 0.1]], np.float32)
+    scored = Evaluation(["a", "b"], [Sample(Path("a.mp4"), 0)], scores, [("x", "x: bad")] * 50)
     assert len(scored.summary().splitlines()) == 1 + views.NAMED_AT_MOST + 1
     assert "and 30 more" in scored.summary()
 
@@ -198,37 +202,38 @@ def test_a_killed_loader_process_ends_in_one_line(
         evaluate(model, samples, clips=1, crops=1, workers=1, start="fork")
 
 
-def share_of_a_rank(fabric: Fabric, samples: list[Sample], on_error: str) -> tuple[Evaluation | str, list[int]]:
-    """What a rank gets back, and how many videos it scored itself."""
+def one_rank(rank: int, port: int, samples: list[Sample], folder: Path) -> None:
+    """A process of two: evaluates, with and without stopping at a broken video, and leaves what it got in `folder`."""
+    os.environ |= {"LOCAL_RANK": str(rank), "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
+    fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp")
+    fabric.launch()
     model, own = small_model(), []
     model.register_forward_pre_hook(lambda module, inputs: own.append(len(inputs[0])))
-    try:
-        result: Evaluation | str = evaluate(
-            model, samples, clips=2, crops=1, batch=2, fabric=fabric, on_error=on_error  # type: ignore[arg-type]
-        )  # fmt: skip
-    except VideoError as error:
-        result = str(error)
-    gathered: list[object] = [None] * fabric.world_size
-    torch.distributed.all_gather_object(gathered, (result, sum(own) // 2))
-    return gathered  # type: ignore[return-value]
+    result = evaluate(model, samples, clips=2, crops=1, batch=2, fabric=fabric)
+    scored = sum(own) // 2
+    with pytest.raises(VideoError) as caught:
+        evaluate(model, samples, clips=2, crops=1, batch=2, fabric=fabric, on_error="raise")
+    (folder / f"{rank}.pickle").write_bytes(pickle.dumps((result, scored, str(caught.value))))
 
 
 @pytest.mark.slow  # starts two processes
 def test_two_processes_share_the_videos_and_both_get_the_whole(
-    model: VideoModel, with_broken: list[Sample], samples: list[Sample]
+    model: VideoModel, with_broken: list[Sample], samples: list[Sample], tmp_path: Path
 ) -> None:
     videos = [*with_broken, *samples[3:]]
     expected = evaluate(model, videos, clips=2, crops=1)
-    fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp_spawn")
-    ranks = fabric.launch(share_of_a_rank, videos, "skip")
-    for result, _ in ranks:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.spawn(one_rank, (port, videos, tmp_path), nprocs=2)
+    ranks = [pickle.loads((tmp_path / f"{rank}.pickle").read_bytes()) for rank in (0, 1)]
+    for result, _, error in ranks:
         assert result.paths == expected.paths
         assert result.unreadable == expected.unreadable
         np.testing.assert_allclose(result.probabilities, expected.probabilities, rtol=1e-4, atol=1e-6)
-    assert [own for _, own in ranks] == [4, 3]  # 9 videos, the broken ones at places 1 and 4
-    stopped = Fabric(accelerator="cpu", devices=2, strategy="ddp_spawn").launch(share_of_a_rank, videos, "raise")
-    assert all("text.mp4" in result for result, _ in stopped), "a rank that stops must not leave the other waiting"
+        assert "text.mp4" in error, "a rank that stops must not leave the other waiting"
+    assert [scored for _, scored, _ in ranks] == [4, 3], "of 9 videos, the broken ones at places 1 and 4"
 
 
 WORDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\n\0"), min_size=1, max_size=12)
@@ -246,8 +251,6 @@ def test_predictions_are_read_back_as_they_were_written(classes: list[str], file
         write_predictions(Path("predictions.csv"), written)
         data = file.write.call_args.args[0]
     path = mock.Mock(spec=Path)
-    import io
-
     path.open.return_value = io.TextIOWrapper(io.BytesIO(data), "utf-8", "surrogateescape", newline="")
     back = read_predictions(path)
     assert back.classes == classes
@@ -258,7 +261,8 @@ def test_predictions_are_read_back_as_they_were_written(classes: list[str], file
 def test_the_file_has_the_answer_before_the_scores(tmp_path: Path) -> None:
     path = tmp_path / "predictions.csv"
     scores = np.array([[0.25, 0.75], [1, 0]], np.float32)
-    write_predictions(path, Evaluation(["left", "a, b"], [Sample(Path("v/x.mp4"), 0), Sample(Path("y\udcff.mp4"), 0)], scores))
+    samples = [Sample(Path("v/x.mp4"), 0), Sample(Path("y\udcff.mp4"), 0)]
+    write_predictions(path, Evaluation(["left", "a, b"], samples, scores))
     lines = path.read_bytes().splitlines()
     assert lines == [
         b'path,label,predicted,score,left,"a, b"',
@@ -271,9 +275,14 @@ def test_the_file_has_the_answer_before_the_scores(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "path,label\nx,y\n", "path,label,predicted,score,a,b\nx,c,a,1,1,0\n", "path,label,predicted,score,a,b\nx,a,a,1,1\n",
-     "path,label,predicted,score,a,b\nx,a,a,1,one,0\n"],
-)  # fmt: skip
+    [
+        "",
+        "path,label\nx,y\n",
+        "path,label,predicted,score,a,b\nx,c,a,1,1,0\n",
+        "path,label,predicted,score,a,b\nx,a,a,1,1\n",
+        "path,label,predicted,score,a,b\nx,a,a,1,one,0\n",
+    ],
+)
 def test_another_file_is_refused_in_one_line(text: str, tmp_path: Path) -> None:
     path = tmp_path / "predictions.csv"
     path.write_text(text)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vidstill.config import ConfigError, parse_yaml
+from vidstill.config import parse_yaml
 from vidstill.evaluation.charts import NAMED, Series, confusion_chart, data_uri, line_chart, reliability_chart
 from vidstill.evaluation.metrics import ClassRow, Metrics, reliability
 from vidstill.evaluation.views import Evaluation, read_predictions
@@ -35,16 +36,21 @@ def write_report(folder: Path) -> Path:
 
     Each of them may be missing, as may the tested videos. Returns the path of the page. Raises WriteError.
     """
-    rows, notes = _read_rows(folder / "metrics.jsonl"), []
-    best, settings, scored = {}, {}, None
-    try:
-        best = _read_json(folder / "best.json")
-        settings = _read_settings(folder / "config.yaml")
-        scored = read_predictions(folder / "predictions.csv") if (folder / "predictions.csv").exists() else None
-    except (ValueError, ConfigError) as error:
-        notes.append(f'<p class="card">{escape(str(error))}</p>')
+    problems: list[str] = []
+
+    def read(name: str, reader: Callable[[Path], Any], absent: Any) -> Any:
+        try:
+            return reader(folder / name) if (folder / name).exists() else absent
+        except ValueError as error:
+            problems.append(f"{name} cannot be read: {error}")
+            return absent
+
+    rows: Rows = read("metrics.jsonl", _read_rows, [])
+    best: dict[str, Any] = read("best.json", _read_json, {})
+    settings: dict[str, Any] = read("config.yaml", _read_settings, {})
+    scored: Evaluation | None = read("predictions.csv", read_predictions, None)
     tested = next((row for row in reversed(rows) if row.get("split") == "test"), {})
-    parts = [_header(folder, best), *notes]
+    parts = [_header(folder, best), *(f'<p class="card">{escape(problem)}</p>' for problem in problems)]
     metrics = scored.metrics if scored and scored.samples else None
     parts += [_headline(metrics, tested, rows, settings), _training(rows, best)]
     if scored and metrics:
@@ -207,7 +213,8 @@ def _class_table(rows: Sequence[ClassRow], title: str = "") -> str:
         f'<td class="name soft">{escape(row.confused or "")}</td></tr>'
         for row in rows
     )
-    head = '<tr><th>class</th><th></th><th class="number">right</th><th class="number">videos</th><th>often taken for</th></tr>'
+    figures = '<th class="number">right</th><th class="number">videos</th>'
+    head = f"<tr><th>class</th><th></th>{figures}<th>often taken for</th></tr>"
     return f'<div class="card">{f"<h3>{title}</h3>" if title else ""}<table>{head}{lines}</table></div>'
 
 
@@ -226,8 +233,8 @@ def _mistakes(scored: Evaluation) -> str:
             f"<small>{escape(str(Path(*path.parts[-3:])))}</small></div>"
         )
     return (
-        f"<h2>Surest mistakes</h2><p>Wrong answers with the highest scores: here the label may be wrong, or the classes "
-        f'may overlap.</p><div class="grid">{"".join(cards)}</div>'
+        "<h2>Surest mistakes</h2><p>Wrong answers with the highest scores: the label may be wrong too.</p>"
+        f'<div class="grid">{"".join(cards)}</div>'
     )
 
 
@@ -256,7 +263,8 @@ def _calibration(scored: Evaluation, metrics: Metrics) -> str:
     verdict = "about as sure as it may be" if abs(gap) < 0.02 else "too sure" if gap > 0 else "less sure than it may be"
     told = (
         f"On average the model gives its answer {sure:.0%} and is right in {metrics.top1:.0%} of the videos: it is "
-        f"{verdict}. The calibration error, {metrics.calibration_error:.1%}, is the mean distance of the bars from the line."
+        f"{verdict}. The calibration error, {metrics.calibration_error:.1%}, is the mean distance of the bars from the "
+        "line."
     )
     chart = reliability_chart(*reliability(scored.probabilities, scored.labels))
     legend = '<span><i class="k0"></i>accuracy at this confidence</span><span><i class="k2"></i>number of videos</span>'
@@ -311,20 +319,18 @@ def _footer(best: dict[str, Any]) -> str:
 def _read_rows(path: Path) -> Rows:
     """Lines of metrics.jsonl; one that a crash cut short is left out."""
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            continue
-    return [row for row in rows if isinstance(row, dict)]
+    for line in path.read_text(encoding="utf-8").splitlines():
+        with contextlib.suppress(ValueError):
+            rows.append(dict(json.loads(line)))
+    return rows
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+    return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
 def _read_settings(path: Path) -> dict[str, Any]:
-    return dict(parse_yaml(path.read_text(encoding="utf-8"), str(path)) or {}) if path.exists() else {}
+    return dict(parse_yaml(path.read_text(encoding="utf-8"), path.name) or {})
 
 
 def _parameters(path: Path) -> str:

@@ -29,6 +29,7 @@ from vidstill.video.decode import VideoError
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
+COLUMNS = ["path", "label", "predicted", "score"]  # of predictions.csv; the classes follow
 VIEWS_AT_ONCE = 16  # enough to fill a GPU, few enough for the memory of any: a batch of videos may have 12 views each
 NAMED_AT_MOST = 20  # unreadable videos in a summary; the report has them all
 
@@ -179,7 +180,7 @@ def write_predictions(path: Path, evaluation: Evaluation) -> None:
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     names = evaluation.classes
-    writer.writerow(["path", "label", "predicted", "score", *names])
+    writer.writerow([*COLUMNS, *names])
     for sample, scores in zip(evaluation.samples, evaluation.probabilities.astype(np.float32), strict=True):
         best, digits = int(scores.argmax()), scores.astype(str)  # the shortest digits that read back as the same number
         writer.writerow([sample.path, names[sample.label], names[best], digits[best], *digits])
@@ -193,6 +194,8 @@ def read_predictions(path: Path) -> Evaluation:
         with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
             header, *rows = csv.reader(file)
         names = header[4:]
+        if header[:4] != COLUMNS or not names:
+            raise ValueError(f"its columns are {', '.join(header)[:80]}")
         index = {name: number for number, name in enumerate(names)}
         samples = [Sample(Path(row[0]), index[row[1]]) for row in rows]
         scores = np.array([row[4:] for row in rows], dtype=np.float32).reshape(len(rows), len(names))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import lru_cache
@@ -13,11 +14,11 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from vidstill.data.transforms import short_side_size
 from vidstill.inference.predictor import Prediction, Predictor, Ranked, Report, WindowScores, ignore, is_live, rank
 from vidstill.inference.stream import frame_side
 from vidstill.video.decode import Frame, VideoError, iter_frames, probe
 from vidstill.video.encode import VideoWriter
-from vidstill.video.pixels import short_side_size
 
 GROUND, TRACK, INK, MUTED, ACCENT = (17, 19, 23), (52, 57, 66), (243, 245, 247), (160, 167, 177), (86, 174, 255)
 SMALLEST = 240  # short side, pixels: smaller videos are enlarged, so that text of a readable size fits
@@ -36,6 +37,8 @@ def annotate(
     """
     if is_live(str(source)):
         raise VideoError(f"{source}: a live source cannot be read again; `record` labels and writes it in one go")
+    if Path(source).resolve() == Path(path).resolve():
+        raise VideoError(f"{path}: would replace the video itself by its annotated copy; give another name")
     info = probe(source)
     with VideoWriter(path, info.fps) as video:
         paced = _Paced(video, info.fps)
@@ -65,29 +68,31 @@ def record(
     """
     scored: list[WindowScores] = []
     side = frame_side(predictor.model.input)
-    count = 0
+    count, began = 0, time.perf_counter()
     with VideoWriter(path, LIVE_RATE) as video:
         paced = _Paced(video, LIVE_RATE)
 
         def watched() -> Iterator[Frame]:
             nonlocal count
-            with suppress(KeyboardInterrupt):
-                for frame in iter_frames(source):
-                    if seconds is not None and frame.seconds >= seconds:
-                        return
-                    ranked = rank(scored[-1].probabilities, predictor.classes, top_k) if scored else []
-                    paced.write(draw(frame.pixels, ranked, frame.seconds, seconds, top_k), frame.seconds)
-                    count += 1
-                    said = f"{ranked[0][0]} {ranked[0][1]:.0%}" if ranked else ""
-                    total = seconds or frame.seconds + 1
-                    report({"what": "recording", "done": frame.seconds, "total": total, "detail": said})
-                    height, width = short_side_size(*frame.pixels.shape[:2], side)
-                    yield Frame(frame.index, frame.seconds, cv2.resize(frame.pixels, (width, height)))
+            for frame in iter_frames(source):
+                if seconds is not None and frame.seconds >= seconds:
+                    return
+                ranked = rank(scored[-1].probabilities, predictor.classes, top_k) if scored else []
+                paced.write(draw(frame.pixels, ranked, frame.seconds, seconds, top_k), frame.seconds)
+                count += 1
+                said = f"{ranked[0][0]} {ranked[0][1]:.0%}" if ranked else ""
+                total = seconds or frame.seconds + 1
+                report({"what": "recording", "done": frame.seconds, "total": total, "detail": said})
+                height, width = short_side_size(frame.pixels.shape[0], frame.pixels.shape[1], side)
+                yield Frame(frame.index, frame.seconds, cv2.resize(frame.pixels, (width, height)))
 
-        for scores in predictor.scan(watched(), window=window, stride=stride):
-            scored.append(scores)
+        with suppress(KeyboardInterrupt):
+            for scores in predictor.scan(watched(), window=window, stride=stride):
+                scored.append(scores)
+        if not scored:
+            raise VideoError(f"{source}: stopped before anything could be labelled")
     report({"what": "recording", "done": 1, "total": 1})
-    return Prediction(source, predictor.classes, scored, count / max(scored[-1].end, 1e-9))
+    return Prediction(source, predictor.classes, scored, count / (time.perf_counter() - began))
 
 
 def draw(
@@ -117,7 +122,8 @@ def _panel(width: int, height: int, ranked: Ranked, seconds: float, share: float
     pen = ImageDraw.Draw(image)
     right = width - margin
     name, score = ranked[0] if ranked else ("…", 0.0)
-    clock = f"{seconds // 60:.0f}:{seconds % 60:04.1f}"
+    tenths = int(10 * seconds + 1e-6)
+    clock = f"{tenths // 600}:{tenths % 600 / 10:04.1f}"
     percent = _text(pen, (right, margin), f"{score:.0%}" if ranked else "", large, INK, bold=True, ends=True)
     _text(pen, (margin, margin), name, large, INK, bold=True, room=percent - 2 * margin)
     y = margin + 1.4 * large
@@ -151,7 +157,7 @@ def _text(
     pen: ImageDraw.ImageDraw, at: tuple[float, float], text: str, size: int, colour: Any, *,
     bold: bool = False, room: float = math.inf, ends: bool = False,
 ) -> float:  # fmt: skip
-    """Write `text` from `at`, or so that it `ends` there; what does not fit its `room` ends in "…". Returns its left."""
+    """Write `text` from `at`, or so that it `ends` there; what exceeds its `room` is cut. Returns its left."""
     font = _font(size, bold)
     if font.getlength(text) > room:
         while text and font.getlength(f"{text}…") > room:

@@ -171,10 +171,9 @@ class Predictor:
             for scores in self.scan(watched(), window=window, stride=stride, crops=crops, length=length):
                 scored.append(scores)
                 label, score = rank(scores.probabilities, self.classes, 1)[0]
-                report({
-                    "what": "labelling", "done": min(scores.end, end), "total": end if end < math.inf else scores.end + 1,
-                    "detail": f"{Path(name).name}  {scores.end:.1f} s  {label} {score:.0%}",
-                })  # fmt: skip
+                total = end if end < math.inf else scores.end + 1
+                detail = f"{Path(name).name}  {scores.end:.1f} s  {label} {score:.0%}"
+                report({"what": "labelling", "done": min(scores.end, total), "total": total, "detail": detail})
         except KeyboardInterrupt:
             if not live or not scored:  # a live source is stopped like this
                 raise
@@ -236,7 +235,8 @@ def find_sources(source: str | Path) -> list[str]:
     if Path(text).is_dir():
         found = [str(path) for path in walk(Path(text))]
     else:
-        found = sorted(path for path in glob.glob(text, recursive=True) if Path(path).is_file())
+        matching = glob.glob(text, recursive=True)  # noqa: PTH207 - Path.glob takes no absolute patterns
+        found = sorted(path for path in matching if Path(path).is_file())
     if not found:
         raise VideoError(f"{text}: no such video, and no folder or pattern that holds one")
     return found

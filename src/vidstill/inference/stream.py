@@ -50,14 +50,14 @@ def sliding_windows(
     held: deque[Frame] = deque()
     start = 0.0
     for frame in frames:
-        if not held:
-            start = frame.seconds
         late = frame.seconds - start - length + ROUNDING
-        if late >= 0:
+        if held and late >= 0:
             yield _window([seen for seen in held if seen.seconds >= start - ROUNDING], clip, crops)
             start += stride * (late // stride + 1)
         while held and held[0].seconds < frame.seconds - length + ROUNDING:
             held.popleft()
+        if not held:  # the first frame, or the first after a pause
+            start = frame.seconds
         held.append(frame)
     if held:
         yield _window(list(held), clip, crops)

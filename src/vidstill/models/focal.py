@@ -26,10 +26,12 @@ from vidstill.models.layers import (
     TemporalTransform,
     can_pack,
     conv_depthwise,
+    conv_strided,
     conv_temporal,
     dense,
     pack_dense,
     pack_depthwise,
+    pack_strided,
     pack_temporal,
     pack_transform,
     transform_pays,
@@ -58,14 +60,13 @@ class Modulators:
 class _Weights(NamedTuple):
     """The released parameters of a focal modulation in the shapes that its forward wants."""
 
+    gates: Layer  # spatial, then temporal
     query: Layer
     context: Layer
-    gates: Layer
+    convolutions: list[Tensor]  # (C,1,k,k)
     h: Layer
     proj: Layer
-    convolutions: list[Tensor]  # (C,1,k,k)
     context_t: Layer | None  # None where the first temporal convolution has it inside
-    gates_t: Layer
     h_t: Layer
     convolutions_t: list[Tensor | TemporalTransform]  # (C,C,k,1)
 
@@ -100,13 +101,13 @@ class FocalModulation(Packs, nn.Module):
         self.drop = nn.Dropout(drop)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.spatial(x.flatten(0, 1), self.temporal(x).flatten(0, 1)).view(x.shape)
+        return self.spatial(x.flatten(0, 1), *self.temporal(x)).view(x.shape)
 
-    def temporal(self, x: Tensor) -> Tensor:
-        """x (B,T,H,W,C) → M_t, same shape."""
-        w = self.packed or self._plain()
-        gates = F.linear(x, *w.gates_t)
-        context = x if w.context_t is None else dense(x.flatten(0, 1), *w.context_t).view(x.shape)
+    def temporal(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """x (B,T,H,W,C) → M_t (B·T,H,W,C) and the gates (B·T,H,W,L+1) of the spatial contexts."""
+        w, frames = self.packed or self._plain(), x.flatten(0, 1)
+        gates, gates_t = dense(frames, *w.gates).chunk(2, -1)
+        context = x if w.context_t is None else dense(frames, *w.context_t).view(x.shape)
         contexts = []
         for convolution in w.convolutions_t:
             if isinstance(convolution, TemporalTransform):
@@ -114,17 +115,16 @@ class FocalModulation(Packs, nn.Module):
             else:
                 context = conv_temporal(context, convolution)
             contexts.append(context)
-        total = self._gather(contexts, context.mean(1, keepdim=True), gates)
-        m_t = dense(total.flatten(0, 1), *w.h_t).view(x.shape)
+        total = self._gather(contexts, context.mean(1, keepdim=True), gates_t.unflatten(0, x.shape[:2]))
+        m_t = dense(total.flatten(0, 1), *w.h_t)
         if self.tap is not None:
-            self.tap("temporal", m_t.flatten(0, 1).permute(0, 3, 1, 2))
-            self.tap("gates_temporal", gates.permute(0, 2, 3, 4, 1).flatten(0, 2))
-        return m_t
+            self.tap("temporal", m_t.permute(0, 3, 1, 2))
+            self.tap("gates_temporal", gates_t.unflatten(0, x.shape[:2]).permute(0, 2, 3, 4, 1).flatten(0, 2))
+        return m_t, gates
 
-    def spatial(self, x: Tensor, m_t: Tensor, plus: Tensor | None = None) -> Tensor:
+    def spatial(self, x: Tensor, m_t: Tensor, gates: Tensor, plus: Tensor | None = None) -> Tensor:
         """x, m_t (N,H,W,C) of any frames → the modulated and projected query, same shape; `plus` is added to it."""
         w = self.packed or self._plain()
-        gates = dense(x, *w.gates)
         context, contexts = dense(x, *w.context), []
         for convolution in w.convolutions:
             context = conv_depthwise(context, convolution)
@@ -155,14 +155,13 @@ class FocalModulation(Packs, nn.Module):
         w_t, w_gates_t = self.f_temporal.weight.split((c, gates))
         b_t, b_gates_t = self.f_temporal.bias.split((c, gates))
         return _Weights(
+            gates=(torch.cat([w_gates, w_gates_t]), torch.cat([b_gates, b_gates_t])),
             query=(w_q, b_q),
             context=(w_s, b_s),
-            gates=(w_gates, b_gates),
+            convolutions=_kernels(self.focal_layers),
             h=(self.h.weight.flatten(1), self.h.bias),
             proj=(self.proj.weight, self.proj.bias),
-            convolutions=_kernels(self.focal_layers),
             context_t=(w_t, b_t),
-            gates_t=(w_gates_t, b_gates_t),
             h_t=(self.h_temporal.weight.flatten(1), self.h_temporal.bias),
             convolutions_t=[kernel.unsqueeze(-1) for kernel in _kernels(self.focal_layers_temporal)],
         )
@@ -179,14 +178,13 @@ class FocalModulation(Packs, nn.Module):
                 convolutions_t.append(pack_transform(kernel, steps, grid, before=None if level else w.context_t))
                 context_t = context_t if level else None
         self.packed = _Weights(
+            gates=pack_dense(w.gates, steps, grid),
             query=pack_dense(w.query, frames, grid),
             context=pack_dense(w.context, frames, grid),
-            gates=pack_dense(w.gates, frames, grid),
+            convolutions=[pack_depthwise(weight, frames, height, width) for weight in w.convolutions],
             h=pack_dense(w.h, frames, grid),
             proj=pack_dense(w.proj, frames, grid),
-            convolutions=[pack_depthwise(weight, frames, height, width) for weight in w.convolutions],
             context_t=None if context_t is None else pack_dense(context_t, steps, grid),
-            gates_t=w.gates_t,
             h_t=pack_dense(w.h_t, steps, grid),
             convolutions_t=convolutions_t,
         )
@@ -260,16 +258,16 @@ class Block(Packs, nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = x if self.postln else self.norm1(x)
-        rows = [part.flatten(0, 1) for part in (x, y, self.modulation.temporal(y))]
-        at_once = self.packed
-        if at_once is None or at_once >= len(rows[0]) or self.modulation.tap is not None:
+        m_t, gates = self.modulation.temporal(y)
+        rows = [x.flatten(0, 1), y.flatten(0, 1), m_t, gates]
+        if self.packed is None or self.packed >= len(m_t) or self.modulation.tap is not None:
             return self._frames(*rows).view(x.shape)
-        parts = zip(*(part.split(at_once) for part in rows), strict=True)
-        return torch.cat([self._frames(*part) for part in parts]).view(x.shape)
+        parts = [self._frames(*part) for part in zip(*(row.split(self.packed) for row in rows), strict=True)]
+        return torch.cat(parts, out=m_t).view(x.shape)  # nobody needs m_t any more
 
-    def _frames(self, x: Tensor, y: Tensor, m_t: Tensor) -> Tensor:
+    def _frames(self, x: Tensor, y: Tensor, m_t: Tensor, gates: Tensor) -> Tensor:
         """What every frame goes through alone: x its tokens, y what the modulation sees of them, (N,H,W,C)."""
-        x = self._add(x, functools.partial(self.modulation.spatial, y, m_t), self.norm1, self.gamma_1)
+        x = self._add(x, functools.partial(self.modulation.spatial, y, m_t, gates), self.norm1, self.gamma_1)
         return self._add(x, functools.partial(self.mlp, x if self.postln else self.norm2(x)), self.norm2, self.gamma_2)
 
     def _add(self, x: Tensor, layer: Callable[..., Tensor], norm: nn.Module, gamma: Tensor | None) -> Tensor:
@@ -286,7 +284,7 @@ class Block(Packs, nn.Module):
         self.mlp.pack(self.packed, height * width)
 
 
-class Embed(nn.Module):
+class Embed(Packs, nn.Module):
     """A strided convolution and its norm: pixels → tokens of the first stage, or tokens → half the grid."""
 
     def __init__(
@@ -306,10 +304,14 @@ class Embed(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B,T,H,W,C) → (B,T',H',W',C')."""
         if isinstance(self.proj, nn.Conv3d):
-            y = self.proj(x.permute(0, 4, 1, 2, 3)).permute(0, 2, 3, 4, 1)
-        else:
-            y = self.proj(x.flatten(0, 1).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).unflatten(0, x.shape[:2])
-        return self.norm(y.contiguous())
+            return self.norm(self.proj(x.permute(0, 4, 1, 2, 3)).permute(0, 2, 3, 4, 1).contiguous())
+        weight, bias = self.packed or (self.proj.weight, self.proj.bias)
+        y = conv_strided(x.flatten(0, 1), weight, bias, self.proj.stride[0], int(self.proj.padding[0]))
+        return self.norm(y.unflatten(0, x.shape[:2]))
+
+    def pack(self, steps: int, height: int, width: int) -> None:
+        if isinstance(self.proj, nn.Conv2d):
+            self.packed = pack_strided(self.proj, steps, height, width)
 
 
 class Stage(nn.Module):
@@ -333,7 +335,9 @@ class VideoFocalNet(Packs, VideoModel):
     """Four stages of spatio-temporal focal modulation; any frame count and any frame size from 32 pixels.
 
     width: channels of the first stage (`embed_dim`), doubled by every stage; depths: blocks per stage; focal_levels
-    and focal_windows: per stage; tubelet_size: frames per time step. Raises ValueError for options that contradict.
+    and focal_windows: per stage; tubelet_size: frames per time step; init_std: of linear weights, 0.02 as released, where
+    ImageNet weights follow; narrow networks from scratch need about 0.15, or the product of modulators stays near zero
+    for hundreds of steps. Raises ValueError for options that contradict.
     """
 
     packed: int | None = None  # time steps that `optimise_for_inference` packed the weights for
@@ -357,6 +361,7 @@ class VideoFocalNet(Packs, VideoModel):
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
         patch_norm: bool = True,
+        init_std: float = 0.02,
     ) -> None:
         super().__init__()
         _check_options(width, depths, focal_levels, focal_windows, use_conv_embed, tubelet_size)
@@ -387,8 +392,9 @@ class VideoFocalNet(Packs, VideoModel):
             last = i == len(depths) - 1
             self.layers.append(Stage(blocks, None if last else Embed(widths[i], widths[i + 1], *down, 1, norm=True)))
         self.norm = nn.LayerNorm(widths[-1], eps=EPS)
+        self.init_std = init_std
         self.reset_classifier(num_classes)
-        self.apply(_initialise)
+        self.apply(self._initialise)
 
     def forward(self, clips: Tensor) -> Tensor:
         """Normalised clips (B,3,T,H,W) → logits (B,K). Fastest when their memory is (B,T,H,W,3)."""
@@ -414,8 +420,14 @@ class VideoFocalNet(Packs, VideoModel):
             self.head = nn.Linear(
                 self.norm.normalized_shape[0], num_classes, device=self.norm.weight.device, dtype=self.norm.weight.dtype
             )
-            _initialise(self.head)
+            self._initialise(self.head)
         self.num_classes, self.classes = num_classes, None
+
+    def _initialise(self, module: nn.Module) -> None:
+        """Linear: normal of deviation `init_std`, bias 0. Norms and convolutions keep PyTorch's own."""
+        if isinstance(module, nn.Linear):
+            nn.init.trunc_normal_(module.weight, std=self.init_std)
+            nn.init.zeros_(module.bias)
 
     def adapt_weights(self, state: dict[str, Tensor], head: str, report: Report) -> dict[str, Tensor]:
         """A 2-D FocalNet gives everything spatial, spec of the releases: temporal weights and head stay the model's,
@@ -483,9 +495,10 @@ class VideoFocalNet(Packs, VideoModel):
 
     def _pack(self, steps: int, sides: tuple[int, int]) -> None:
         self.packed = steps
-        for stage, (height, width) in zip(self.layers, self._grids(sides), strict=True):
-            for block in stage.blocks:
-                block.pack(steps, max(1, height), max(1, width))
+        for stage, grid in zip(self.layers, self._grids(sides), strict=True):
+            for module in stage.modules():
+                if isinstance(module, Block | Embed):
+                    module.pack(steps, *(max(1, side) for side in grid))
 
     def _unpack(self) -> None:
         if self.packed is not None:
@@ -555,13 +568,6 @@ def _check_options(
         raise ValueError(
             f"use_conv_embed has no tubelets: set tubelet_size 1 (got {tubelet}) or leave use_conv_embed off"
         )
-
-
-def _initialise(module: nn.Module) -> None:
-    """Linear: normal of deviation 0.02, bias 0. Norms and convolutions keep PyTorch's own."""
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        nn.init.zeros_(module.bias)
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import platform
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 ONES = [1, 1]
@@ -101,6 +101,22 @@ def conv_depthwise(x: Tensor, weight: Tensor) -> Tensor:
     return F.gelu(F.conv2d(picture, weight, padding=side, groups=channels).permute(0, 2, 3, 1))
 
 
+def conv_strided(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int) -> Tensor:
+    """x (N,H,W,C) → (N,H',W',C'): a convolution with equal sides."""
+    picture, sides = x.permute(0, 3, 1, 2), ([padding] * 2, [stride] * 2)
+    if weight.is_mkldnn:
+        y = torch.ops.mkldnn._convolution_pointwise(picture, weight, bias, *sides, ONES, 1, "none", [], "none")
+    else:
+        y = F.conv2d(picture, weight, bias, stride, padding)
+    return y.permute(0, 2, 3, 1).contiguous()
+
+
+def pack_strided(layer: nn.Conv2d, frames: int, height: int, width: int) -> Layer:
+    weight, bias, sides = layer.weight, layer.bias, (list(layer.padding), list(layer.stride))
+    shape = [frames, weight.shape[1], height, width]
+    return torch.ops.mkldnn._reorder_convolution_weight(weight.detach(), *sides, ONES, 1, shape), bias
+
+
 def pack_depthwise(weight: Tensor, frames: int, height: int, width: int) -> Tensor:
     channels, side = weight.shape[0], weight.shape[-1] // 2
     shape = [frames, channels, height, width]
@@ -147,7 +163,8 @@ class TemporalTransform(NamedTuple):
         for clip in x:
             spectrum = (self.into @ clip.reshape(self.steps, -1)).view(-1, *clip.shape[1:])
             products = [dense(unit, *weight) for unit, weight in zip(spectrum.split(1), self.units, strict=True)]
-            y = (self.back @ torch.cat(products).view(len(products), -1)).view(self.steps, -1, x.shape[-1])
+            torch.cat(products, out=spectrum)  # its memory is warm and free again
+            y = (self.back @ spectrum.view(len(products), -1)).view(self.steps, -1, x.shape[-1])
             clips.append(torch.ops.aten.gelu_(y if self.bias is None else y.add_(self.bias)))
         return torch.stack(clips).view(x.shape) if len(clips) > 1 else clips[0].view(x.shape)
 
