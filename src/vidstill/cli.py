@@ -101,15 +101,21 @@ def predict(
         video: write the annotated video (.mp4 or .gif) of a single source here
         seconds: stop after so much of each source; a camera needs it, or Ctrl-C
     """
-    from vidstill.inference.overlay import annotate
+    from vidstill.inference.overlay import annotate, record
+    from vidstill.inference.predictor import Predictor, is_live
     from vidstill.inference.predictor import predict as label
 
+    options: dict[str, Any] = {"window": window, "stride": stride, "seconds": seconds}
     with _progress() as report:
-        predictions, failures = label(model, *sources, window=window, stride=stride, seconds=seconds, report=report)
-        if video is not None:
-            if len(predictions) != 1:
-                raise ConfigError(f"--video shows one source, {len(predictions)} were labelled: give one file")
-            annotate(predictions[0].source, predictions[0], video, report=report)
+        if video is not None and is_live(sources[0]):
+            failures: Sequence[ValueError] = []
+            predictions = [record(Predictor(model), sources[0], video, top_k=top_k, report=report, **options)]
+        else:
+            predictions, failures = label(model, *sources, report=report, **options)
+        if len(predictions) != 1 and video is not None:
+            raise ConfigError(f"--video shows one source, {len(predictions)} were labelled: give one file")
+        if video is not None and not is_live(sources[0]):
+            annotate(predictions[0].source, predictions[0], video, top_k=top_k, report=report)
     if json == "-":
         _write_json(json, [prediction.to_dict(top_k) for prediction in predictions])
     else:

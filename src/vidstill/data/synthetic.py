@@ -3,8 +3,8 @@
 The world wraps around: a shape that leaves on the right comes back on the left, one that has turned once looks as
 before, one that has grown to the largest size goes on from the smallest. So the state of a shape (x, y, angle, size)
 is a point on a torus. The moving shape starts at a uniformly random point and its class adds displacements that do not
-depend on that point; hence its state is uniform at every time, whatever the class. All the rest (looks, the other shape,
-ground, camera drift, flicker) is drawn from distributions that do not know the class.
+depend on that point; hence its state is uniform at every time, whatever the class. All the rest (looks, the other
+shape, ground, camera drift, flicker) is drawn from distributions that do not know the class.
 
 Shapes are bright and the ground is dark, so that a small network finds the motion within a minute on two CPU cores;
 shapes are long, so that turning shows.
@@ -277,7 +277,7 @@ def _outline(rng: np.random.Generator, phi: np.ndarray) -> np.ndarray:
 
 
 def _draw_pattern(rng: np.random.Generator, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """0 or 1 over the plane (u, v): two halves along a wavy line, which look different after any turn but a whole one."""
+    """0 or 1 over the plane (u, v): two halves along a wavy line, so that only a whole turn looks the same."""
     return (v > rng.uniform(-0.3, 0.3) * np.sin(3 * u)).astype(float)
 
 

@@ -132,9 +132,10 @@ class Predictor:
         except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
             raise ValueError(f"device {self.device} cannot be used: {str(error).splitlines()[0]}") from None
         self.autocast: torch.dtype | None = DTYPES.get(precision)
-        if self.device.type == "cpu" and loaded is not model:
+        if loaded is not model:
             self.model.optimise_for_inference(bf16=precision == "bf16")
-            self.autocast = None
+            if self.device.type == "cpu" or next(self.model.parameters()).dtype == torch.bfloat16:
+                self.autocast = None
 
     def predict(
         self,

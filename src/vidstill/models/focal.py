@@ -29,6 +29,7 @@ from vidstill.models.layers import (
     conv_strided,
     conv_temporal,
     dense,
+    keep_freed_memory,
     pack_dense,
     pack_depthwise,
     pack_strided,
@@ -335,9 +336,9 @@ class VideoFocalNet(Packs, VideoModel):
     """Four stages of spatio-temporal focal modulation; any frame count and any frame size from 32 pixels.
 
     width: channels of the first stage (`embed_dim`), doubled by every stage; depths: blocks per stage; focal_levels
-    and focal_windows: per stage; tubelet_size: frames per time step; init_std: of linear weights, 0.02 as released, where
-    ImageNet weights follow; narrow networks from scratch need about 0.15, or the product of modulators stays near zero
-    for hundreds of steps. Raises ValueError for options that contradict.
+    and focal_windows: per stage; tubelet_size: frames per time step; init_std: of linear weights, 0.02 as released,
+    where ImageNet weights follow; narrow networks from scratch need about 0.15, or the product of modulators stays
+    near zero for hundreds of steps. Raises ValueError for options that contradict.
     """
 
     packed: int | None = None  # time steps that `optimise_for_inference` packed the weights for
@@ -490,6 +491,7 @@ class VideoFocalNet(Packs, VideoModel):
         elif bf16:
             self.to(torch.bfloat16)
         if on_cpu and can_pack(self.norm.weight.dtype):
+            keep_freed_memory()
             self._pack(self.input.frames // self.tubelet_size, (self.input.size, self.input.size))
         return self
 

@@ -7,6 +7,8 @@ N frames (any leading batch), H×W grid, C channels, T time steps.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import math
 import platform
 from typing import Any, NamedTuple
@@ -37,6 +39,18 @@ def can_pack(dtype: torch.dtype) -> bool:
     if not all(hasattr(torch.ops.mkldnn, op) for op in ops):
         return False
     return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def keep_freed_memory() -> None:
+    """Let glibc hand the memory of one forward pass to the next instead of giving it back to the system in between.
+
+    4-8 % of a forward pass, bit for bit the same. The process then keeps up to 512 MB that it has freed.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        mallopt = ctypes.CDLL(None).mallopt
+        m_trim_threshold, m_mmap_threshold = -1, -3  # malloc.h; 32 MB is the largest that it takes for the latter
+        mallopt(m_mmap_threshold, 32 << 20)
+        mallopt(m_trim_threshold, 512 << 20)
 
 
 def dense(

@@ -53,7 +53,7 @@ def train(run: Run, report: Report = lambda event: None) -> Path:
         else:
             folder, report = run.folder, _silent
             logging.getLogger("vidstill").setLevel(logging.ERROR)
-        annotations = read_checked(run, fabric)
+        annotations = read_checked(run, fabric, report)
         model = build_model(run, annotations)
         workers, why = worker_count(run.train.workers, processes=fabric.world_size, on_gpu=fabric.device.type == "cuda")
         log.info("device %s, %d process(es), precision %s", fabric.device, fabric.world_size, run.train.precision)
@@ -178,12 +178,16 @@ def _shard(objective: nn.Module, mesh: DeviceMesh) -> nn.Module:
     return objective
 
 
-def read_checked(run: Run, fabric: Fabric) -> Annotations:
+def read_checked(run: Run, fabric: Fabric, report: Report = lambda event: None) -> Annotations:
     """The videos of the run, embedded ones made where they are missing. Raises ConfigError for data that cannot be
     trained on as it is; what is merely suspicious is logged."""
     if run.data.format == "synthetic":
         if fabric.is_global_zero:
-            make_synthetic(run.data.root, seed=run.seed)
+            make_synthetic(
+                run.data.root,
+                seed=run.seed,
+                progress=lambda done, total: report({"what": "making clips", "done": done, "total": total}),
+            )
         fabric.barrier()
     annotations = read_annotations(run.data, run.seed)
     for problem in find_problems(annotations) if fabric.is_global_zero else ():
