@@ -1,6 +1,5 @@
 """Frame numbers of clips: the released rules against plain arithmetic, and properties of all of them."""
 
-import itertools
 from fractions import Fraction
 
 import numpy as np
@@ -90,26 +89,12 @@ def test_dense_test_clips_spread_over_the_video():
     np.testing.assert_array_equal(sampling.test_indices(106, clip, 1)[:, 0], [50])
 
 
-@given(st.integers(1, 500), st.integers(1, 64), st.data())
-def test_windows_cover_every_frame(n, length, data):
-    stride = data.draw(st.integers(1, length))
-    found = sampling.windows(n, length, stride)
-    assert set().union(*(range(start, stop) for start, stop in found)) == set(range(n))
-    assert all(stop - start == min(n, length) for start, stop in found)
-    starts = [start for start, _ in found]
-    assert all(0 < later - earlier <= stride for earlier, later in itertools.pairwise(starts))
-    assert all(start % stride == 0 for start in starts[:-1])
-
-
 def test_nothing_to_sample_is_refused():
     for call in (
         lambda: sampling.train_indices(0, Clip(), np.random.RandomState(0)),
         lambda: sampling.test_indices(0, Clip(), 1),
-        lambda: sampling.windows(0, 8, 4),
     ):
         with pytest.raises(ValueError, match="0 frames"):
             call()
     with pytest.raises(ValueError, match="at least 1"):
         sampling.test_indices(10, Clip(), 0)
-    with pytest.raises(ValueError, match="stride from 1 to 8"):
-        sampling.windows(10, 8, 9)

@@ -46,18 +46,6 @@ def test_indices(n: int, clip: Clip, clips: int, rng: np.random.RandomState | No
 test_indices.__test__ = False  # type: ignore[attr-defined]  # the name is not a test's
 
 
-def windows(n: int, length: int, stride: int) -> list[tuple[int, int]]:
-    """(start, stop) of windows of `length` frames, `stride` apart, that together cover all `n` frames.
-
-    The last window is moved back to end with the video; a video shorter than a window is one short window.
-    """
-    _check(n)
-    if not 1 <= stride <= length:
-        raise ValueError(f"windows of {length} frames every {stride} frames: take a stride from 1 to {max(1, length)}")
-    starts = [*range(0, max(0, n - length), stride), max(0, n - length)]
-    return [(start, min(n, start + length)) for start in starts]
-
-
 def _random_segments(n: int, frames: int, interval: int, rng: np.random.RandomState) -> np.ndarray:
     """The released training rule; the order and number of draws are pinned by goldens."""
     usable = n - interval + 1

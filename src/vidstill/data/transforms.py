@@ -16,6 +16,7 @@ from vidstill.config import Augment, Clip
 from vidstill.data.randaugment import parse_policy, randaugment
 from vidstill.data.sampling import test_indices, train_indices
 from vidstill.video.decode import FramesMissing, VideoInfo, probe, read_frames
+from vidstill.video.pixels import short_side_size
 
 Box = tuple[int, int, int, int]
 
@@ -71,12 +72,6 @@ def normalise(clips: Tensor, mean: Sequence[float], std: Sequence[float]) -> Ten
     mean_row, std_row = torch.tensor([mean, std]).repeat(1, clips.shape[-2]).to(clips.device, non_blocking=True)
     values = clips.flatten(-2).float().sub_(mean_row).div_(std_row)
     return values.view(clips.shape).permute(0, 4, 1, 2, 3)
-
-
-def short_side_size(height: int, width: int, target: int) -> tuple[int, int]:
-    """(height, width) after resizing the short side to `target`, rounded as the released resize does."""
-    scale = target / min(height, width)
-    return int(height * scale + 0.5), int(width * scale + 0.5)
 
 
 def margin_size(size: int) -> int:

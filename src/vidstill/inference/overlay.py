@@ -14,11 +14,11 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from vidstill.data.transforms import short_side_size
 from vidstill.inference.predictor import Prediction, Predictor, Ranked, Report, WindowScores, ignore, is_live, rank
 from vidstill.inference.stream import frame_side
 from vidstill.video.decode import Frame, VideoError, iter_frames, probe
 from vidstill.video.encode import VideoWriter
+from vidstill.video.pixels import short_side_size
 
 GROUND, TRACK, INK, MUTED, ACCENT = (17, 19, 23), (52, 57, 66), (243, 245, 247), (160, 167, 177), (86, 174, 255)
 SMALLEST = 240  # short side, pixels: smaller videos are enlarged, so that text of a readable size fits

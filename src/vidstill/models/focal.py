@@ -530,7 +530,7 @@ class VideoFocalNet(Packs, VideoModel):
         self._check_input(clips)
         if self.packed not in (None, steps := clips.shape[2] // self.tubelet_size):
             self._pack(steps, (clips.shape[3], clips.shape[4]))
-        if not torch.is_autocast_enabled(clips.device.type):
+        if clips.is_meta or not torch.is_autocast_enabled(clips.device.type):
             clips = clips.to(self.norm.weight.dtype)
         return self.pos_drop(self.patch_embed(clips.permute(0, 2, 3, 4, 1)))
 

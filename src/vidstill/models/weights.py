@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -18,6 +16,7 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from vidstill.config import Clip
+from vidstill.files import atomic
 from vidstill.models.registry import VideoModel, create_model
 from vidstill.models.unpickle import read_pickled
 
@@ -143,9 +142,9 @@ def save(
         )
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     weights, text = safetensors_bytes(state, {"format": "pt"}), json.dumps(about, indent=1, ensure_ascii=False)
-    with replaced(_with(path, ".safetensors")) as file:
+    with atomic(_with(path, ".safetensors")) as file:
         file.write(weights)
-    with replaced(_with(path, ".json")) as file:
+    with atomic(_with(path, ".json")) as file:
         file.write(text.encode())
     return _with(path, ".safetensors")
 
@@ -180,25 +179,6 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> VideoModel:
     except RuntimeError as error:
         raise ValueError(f"{weights} does not fit {described}: {' '.join(str(error).split())[:300]}") from None
     return model.to(device).eval()
-
-
-@contextlib.contextmanager
-def replaced(path: Path) -> Iterator[IO[bytes]]:
-    """A file that takes the place of `path` only when it is complete and on disk. Raises ValueError when it cannot."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        kept = "; the file before it is untouched" if path.exists() else ""
-        raise ValueError(f"cannot write {path}: {error.strerror or error}{kept}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
