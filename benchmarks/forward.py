@@ -262,7 +262,7 @@ def compare(name: str, rounds: int, training: bool, rates: dict[str, float], fol
             f"| {name} | {variant} | {1000 * worker.median:.0f} | {base.median / worker.median:.2f}× | "
             f"{share:.0%} | {error:.1e} | {'same' if same else 'OTHER'} |"
         )
-    if not bf16:
+    if not bf16 and name == "vfl_net":
         emulated = take_turns(name, ["bf16 emulated"], 1, folder)["bf16 emulated"]
         error, same = difference(base, emulated)
         rows.append(

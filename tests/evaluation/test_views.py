@@ -116,7 +116,7 @@ def test_views_go_through_the_model_a_few_at_a_time(
     model: VideoModel, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = evaluate(model, samples[:2], clips=4, crops=3)
-    monkeypatch.setattr(views, "VIEWS_AT_ONCE", 5)
+    monkeypatch.setattr(views, "VIEWS_AT_ONCE_ON_CPU", 5)
     sizes = []
     handle = model.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
     scored = evaluate(model, samples[:2], clips=4, crops=3)

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch
 
 import vidstill
 from vidstill.config import Clip, Data
-from vidstill.data.annotations import read_annotations
+from vidstill.data.annotations import Sample, read_annotations
 from vidstill.data.sampling import test_indices
 from vidstill.evaluation.views import evaluate
 from vidstill.inference import predictor as module
@@ -186,11 +187,10 @@ def test_a_stream_is_scored_window_by_window(model: VideoModel) -> None:
 
 
 def test_a_file_is_scored_several_windows_at_a_time(model: VideoModel, long_video: Path) -> None:
-    sizes: list[int] = []
-    handle = model.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
-    windows = Predictor(model).predict(long_video, window=0.4, stride=0.2).windows
-    handle.remove()
-    assert sizes == [16, len(windows) - 16]
+    scorer = Predictor(model)
+    with mock.patch.object(scorer, "score", wraps=scorer.score) as score:
+        windows = scorer.predict(long_video, window=0.4, stride=0.2).windows
+    assert [len(call.args[0]) for call in score.call_args_list] == [16, len(windows) - 16]
 
 
 def test_progress_of_a_file_ends_with_it(model: VideoModel, long_video: Path, embedded: Path) -> None:
@@ -247,3 +247,17 @@ def test_the_first_seconds_may_hold_nothing(model: VideoModel, long_video: Path)
         Predictor(model).predict(long_video, seconds=0)
     with pytest.raises(ValueError, match="stride <= window"):
         Predictor(model).predict(long_video, window=1, stride=2)
+
+
+@pytest.mark.parametrize("folder", ["decode_edge", "ucf101"])
+def test_odd_real_files_score_like_the_single_clip_of_a_test(
+    model: VideoModel, shared_data: Path, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rotation, disorder, damage, 10 bits, packed bitstreams: read one after another or picked, the frames are one."""
+    monkeypatch.setattr(model, "input", Clip(frames=4, size=32, seconds=1000))
+    paths = find_sources(shared_data / "clips" / folder)
+    tested = evaluate(model, [Sample(Path(path), 0) for path in paths], clips=1, crops=1)
+    predictions, failures = vidstill.predict(model, *paths)
+    assert [prediction.source for prediction in predictions] == list(map(str, tested.paths))
+    assert len(failures) == len(tested.unreadable)
+    np.testing.assert_allclose([p.probabilities for p in predictions], tested.probabilities, rtol=1e-4, atol=1e-5)

@@ -37,7 +37,7 @@ from vidstill.models.layers import (
     pack_transform,
     transform_pays,
 )
-from vidstill.models.registry import VideoModel, register_model
+from vidstill.models.registry import VideoModel, check_options, register_model
 
 if TYPE_CHECKING:
     from vidstill.models.weights import Report
@@ -603,6 +603,7 @@ def modulator_map(modulator: Tensor, size: tuple[int, int] | None = None) -> Ten
 
 
 def _build(num_classes: int, options: dict[str, Any], **variant: Any) -> VideoFocalNet:
+    check_options(VideoFocalNet, options)
     return VideoFocalNet(num_classes, **{**variant, **options})
 
 

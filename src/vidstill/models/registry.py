@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import fnmatch
 import importlib
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from vidstill.config import Clip
@@ -77,21 +80,30 @@ def list_models(pattern: str = "*") -> list[str]:
     return sorted(fnmatch.filter(_builders(), pattern))
 
 
-def create_model(name: str, num_classes: int = 400, **options: Any) -> VideoModel:
-    """A registered model with fresh weights. `options` override its constructor's.
+def create_model(
+    name: str, num_classes: int = 400, *, device: str | torch.device | None = None, **options: Any
+) -> VideoModel:
+    """A registered model with fresh weights, on `device` ("meta": shapes only). `options` override its constructor's.
 
     Raises ValueError for an unknown name, an unknown option or a combination that cannot be built.
     """
     builders = _builders()
     if name not in builders:
-        near = difflib.get_close_matches(name, builders, 1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
-        raise ValueError(f"no model {name!r}{hint}; known: {', '.join(sorted(builders))}")
-    try:
+        raise ValueError(f"no model {name!r}{_near(name, builders)}; known: {', '.join(sorted(builders))}")
+    with torch.device(device) if device is not None else contextlib.nullcontext():
         model = builders[name](num_classes=num_classes, **options)
-    except TypeError as error:
-        if "unexpected keyword argument" not in str(error):
-            raise
-        raise ValueError(f"{name}: {str(error).split('() ')[-1]}") from None
     model.name, model.options = name, dict(options)
     return model
+
+
+def check_options(network: type[VideoModel], options: Mapping[str, Any]) -> None:
+    """Raises ValueError for an option that the constructor of `network` does not take, with a suggestion."""
+    allowed = [name for name in inspect.signature(network).parameters if name != "num_classes"]
+    for name in options:
+        if name not in allowed:
+            raise ValueError(f"no option {name!r}{_near(name, allowed)}; allowed: {', '.join(allowed)}")
+
+
+def _near(given: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(given, list(known), 1)
+    return f" (did you mean {near[0]}?)" if near else ""

@@ -169,8 +169,8 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> VideoModel:
     try:
         about = json.loads(described.read_text(encoding="utf-8"))
         architecture, options = about["architecture"], about["architecture"]["options"]
-        with torch.device("meta"):  # the weights come from the file: none are drawn
-            model = create_model(architecture["name"], architecture["num_classes"], **options)
+        # The weights come from the file: none are drawn.
+        model = create_model(architecture["name"], architecture["num_classes"], device="meta", **options)
         model.classes, model.input = about["classes"], Clip.model_validate(about["input"])
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{described} does not describe a model: {' '.join(str(error).split())[:200]}") from None
