@@ -1,11 +1,15 @@
 """Released files load without being executed; our own files give the same model back."""
 
 import collections
+import json
 import os
 import pickle
+import resource
+import signal
 import sys
 import types
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -139,3 +143,139 @@ def test_files_that_are_not_models(tmp_path: Path) -> None:
         with pytest.raises(ValueError) as caught:
             call()
         assert "\n" not in str(caught.value)
+
+
+def flat(model: VideoModel, **extra: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What a 2-D FocalNet of that shape would hold."""
+    state = {key: value for key, value in model.state_dict().items() if "_temporal" not in key}
+    state |= {"head.weight": torch.zeros(1000, 64), "head.bias": torch.zeros(1000)}
+    return {**state, **extra}
+
+
+def test_a_2d_network_gives_what_is_spatial() -> None:
+    source, target = small(depths=(2, 2, 6, 2)), small(tubelet_size=2)
+    before = {key: value.clone() for key, value in target.state_dict().items()}
+    state = flat(source)
+    with pytest.raises(ValueError, match='pass head="fresh"'):
+        load_weights(target, state)
+    report = load_weights(target, {"model": state}, head="fresh")
+    after = target.state_dict()
+    stem = "patch_embed.proj.weight"
+    # A clip that stands still gives the tokens of the picture.
+    picture = torch.randn(1, 3, 8, 8)
+    tokens = torch.nn.functional.conv2d(picture, state[stem], state["patch_embed.proj.bias"], 4)
+    still = torch.nn.functional.conv3d(
+        picture.unsqueeze(2).expand(-1, -1, 2, -1, -1), after[stem], after["patch_embed.proj.bias"], (2, 4, 4)
+    )
+    torch.testing.assert_close(still[:, :, 0], tokens)
+    for key in after.keys() - {stem}:
+        spatial = "_temporal" not in key and not key.startswith("head.")
+        assert torch.equal(after[key], state[key] if spatial else before[key]), key
+        assert (key in report.loaded) == spatial and (key in report.kept) != spatial
+    assert (target.head.bias == 0).all()
+    assert set(report.resized) == {stem}
+    assert {key.split(".mlp")[0].split(".norm")[0].split(".modulation")[0] for key in report.ignored} == {
+        "head.weight", "head.bias", "layers.0.blocks.1", "layers.1.blocks.1", "layers.3.blocks.1",
+        *(f"layers.2.blocks.{j}" for j in range(2, 6)),
+    }  # fmt: skip
+    lines = str(report).splitlines()
+    assert lines[0].endswith(
+        f"{len(report.loaded)} loaded, 1 resized, {len(report.kept)} kept, {len(report.ignored)} ignored"
+    )
+    assert "  kept head.weight: classifier of videos" in lines and len(lines) == 2 + 1 + len(report.kept) + len(
+        report.ignored
+    )
+
+
+def test_a_2d_network_of_another_shape_is_an_error_that_names_the_keys() -> None:
+    with pytest.raises(
+        ValueError, match=r"have another shape: layers\.0\.blocks\.0\.modulation\.f\.weight is 20×8, .* 19×8"
+    ):
+        load_weights(small(), flat(small(focal_levels=(3, 3, 3, 3))), head="fresh")
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda state: state.pop("norm.weight"), r"lacks 1 weights of the model: norm\.weight"),
+    (lambda state: state.update(more=torch.ones(1)), "has 1 weights that the model lacks: more"),
+    (lambda state: state["norm.bias"].fill_(torch.nan), r"1 weights are not finite: norm\.bias"),
+    (lambda state: state.clear(), "holds no weights"),
+])  # fmt: skip
+def test_errors_name_the_keys(change: Any, message: str) -> None:
+    state = {key: value.clone() for key, value in small().state_dict().items()}
+    change(state)
+    with pytest.raises(ValueError, match=message):
+        load_weights(small(), state)
+
+
+def test_a_tubelet_that_was_asked_for_is_not_replaced() -> None:
+    with pytest.raises(ValueError, match=r"trained with tubelet_size 1, the model has 2: build it with tubelet_size=1"):
+        load_weights(small(tubelet_size=2), small().state_dict())
+    target = small()
+    report = load_weights(target, small(tubelet_size=2).state_dict())
+    assert target.options["tubelet_size"] == 2 and "tubelet_size 2 taken from the file" in str(report)
+
+
+def test_half_precision_and_safetensors_and_run_folders(tmp_path: Path) -> None:
+    source, target = small(), small()
+    halves = {key: value.half() for key, value in source.state_dict().items()}
+    load_weights(target, halves)
+    assert target.norm.weight.dtype == torch.float32
+    torch.testing.assert_close(target.head.weight, source.head.weight, atol=1e-3, rtol=1e-2)
+    save(source, tmp_path / "best")
+    for place in (tmp_path, tmp_path / "best.safetensors"):
+        target = small()
+        assert len(load_weights(target, place).loaded) == len(source.state_dict()) and same(source, target)
+
+
+def test_hub_addresses(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    source, asked = small(), []
+    torch.save(source.state_dict(), tmp_path / "x.pth")
+    monkeypatch.setattr(
+        "huggingface_hub.hf_hub_download", lambda repo, name: (asked.append((repo, name)), str(tmp_path / "x.pth"))[1]
+    )
+    target = small()
+    load_weights(target, "hf://owner/repo/deep/x.pth")
+    assert asked == [("owner/repo", "deep/x.pth")] and same(source, target)
+
+
+def test_a_full_disk_leaves_the_model_that_was_there(tmp_path: Path) -> None:
+    first, second = small(2), small(2)
+    save(first, tmp_path / "best")
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+        with pytest.raises(ValueError, match=r"best\.safetensors") as error:
+            save(second, tmp_path / "best")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert "\n" not in str(error.value)
+    assert same(first, vidstill.load(tmp_path))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.json", "best.safetensors"]
+
+
+def test_only_what_can_be_loaded_again_is_saved(tmp_path: Path) -> None:
+    model = small(3)
+    model.classes = ["a", "b"]
+    with pytest.raises(ValueError, match="3 outputs but 2 class names"):
+        save(model, tmp_path / "best")
+    model.name = ""
+    with pytest.raises(ValueError, match="made by create_model"):
+        save(model, tmp_path / "best")
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda about: about["architecture"].update(name="nope"), r"best\.json does not describe a model: no model 'nope'"),
+    (lambda about: about["architecture"].update(num_classes=9), r"does not fit .*best\.json.*head\.weight"),
+    (lambda about: about.pop("input"), "does not describe a model"),
+    (lambda about: about["architecture"]["options"].update(widht=3), "no option 'widht'.*width"),
+])  # fmt: skip
+def test_a_description_that_does_not_fit(tmp_path: Path, change: Any, message: str) -> None:
+    save(small(2), tmp_path / "best")
+    about = json.loads((tmp_path / "best.json").read_text())
+    change(about)
+    (tmp_path / "best.json").write_text(json.dumps(about))
+    with pytest.raises(ValueError, match=message) as error:
+        vidstill.load(tmp_path)
+    assert "\n" not in str(error.value)

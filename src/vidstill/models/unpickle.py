@@ -79,6 +79,9 @@ class _StandIn(dict[Any, Any]):
     def __setstate__(self, state: Any) -> None:
         pass
 
+    def __call__(self, *args: Any, **kwargs: Any) -> _StandIn:
+        return self
+
     def append(self, item: Any) -> None:
         pass
 
