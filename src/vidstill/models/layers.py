@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import math
 import platform
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -141,14 +143,24 @@ def conv_temporal(x: Tensor, weight: Tensor) -> Tensor:
     """x (B,T,H,W,C), weight (C,C,k,1) → GELU of the convolution along T, same length.
 
     A k×1 convolution over T × HW: the same memory as a Conv3d of (k,1,1), but one that PyTorch gives to oneDNN also at
-    batch 1 with one thread, forward and backward, where the Conv3d falls to im2col.
+    batch 1 with one thread, forward and backward, where the Conv3d falls to im2col. On CPUs in float32 it goes through
+    the frequencies where that is less work (see `TemporalTransform`): a training step of VFL-Net in 2.5 s for 3.8.
     """
     b, t, h, w, c = x.shape
-    picture, side = x.reshape(b, t, h * w, c).permute(0, 3, 1, 2), weight.shape[2] // 2
+    taps = weight.shape[2]
     if weight.is_mkldnn:
-        y = torch.ops.mkldnn._convolution_pointwise(picture, weight, None, [side, 0], ONES, ONES, 1, "gelu", [], "none")
+        picture = x.reshape(b, t, h * w, c).permute(0, 3, 1, 2)
+        y = torch.ops.mkldnn._convolution_pointwise(
+            picture, weight, None, [taps // 2, 0], ONES, ONES, 1, "gelu", [], "none"
+        )
+    elif x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and transform_pays(t, taps, c):
+        into, kernel, back = (torch.tensor(matrix, dtype=x.dtype) for matrix in fourier(t, taps))
+        units = (kernel @ weight.squeeze(-1).permute(2, 1, 0).reshape(taps, -1)).view(-1, c, c)
+        spectrum = (into @ x.transpose(0, 1).reshape(t, -1)).view(len(into), -1, c)
+        y = (back @ torch.bmm(spectrum, units).view(len(into), -1)).view(t, b, h, w, c)
+        return F.gelu(y.transpose(0, 1).contiguous())
     else:
-        y = F.gelu(F.conv2d(picture, weight, padding=(side, 0)))
+        y = F.gelu(F.conv2d(x.reshape(b, t, h * w, c).permute(0, 3, 1, 2), weight, padding=(taps // 2, 0)))
     return y.permute(0, 2, 3, 1).reshape(b, t, h, w, c)
 
 
@@ -197,7 +209,7 @@ def transform_pays(steps: int, taps: int, channels: int) -> bool:
 def pack_transform(weight: Tensor, steps: int, grid: int, before: Layer | None = None) -> TemporalTransform:
     """weight (C,C,k) → its transform for clips of `steps` steps; `before` is a linear layer (C,C), (C) to take in."""
     taps = weight.shape[-1]
-    into, kernel, back = _fourier(steps, taps)
+    into, kernel, back = (torch.tensor(matrix) for matrix in fourier(steps, taps))
     weight, bias = weight.detach().double(), None
     if before is not None:
         linear, offset = before
@@ -209,23 +221,24 @@ def pack_transform(weight: Tensor, steps: int, grid: int, before: Layer | None =
     return TemporalTransform(steps, into.float(), units, back.float(), bias)
 
 
-def _fourier(steps: int, taps: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Matrices (U,T), (U,k), (T,U) with conv(x, w) = back · ((kernel · w) ⊙ (into · x)), in float64."""
+@functools.lru_cache
+def fourier(steps: int, taps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Matrices (U,T), (U,k), (T,U) with conv(x, w) = back · ((kernel · w) ⊙ (into · x))."""
     p = taps // 2
     length = steps + p
-    time, flipped = torch.arange(steps, dtype=torch.float64), taps - 1 - torch.arange(taps, dtype=torch.float64)
-    into: list[Tensor] = []
-    kernel: list[Tensor] = []
-    back: list[Tensor] = []
+    time, flipped = np.arange(steps), taps - 1 - np.arange(taps)
+    into: list[np.ndarray] = []
+    kernel: list[np.ndarray] = []
+    back: list[np.ndarray] = []
     for frequency in range(length // 2 + 1):
         angle = 2 * math.pi * frequency / length
-        a, b = torch.cos(angle * time), -torch.sin(angle * time)  # of the clip
-        c, d = torch.cos(angle * flipped), -torch.sin(angle * flipped)  # of the kernel
-        real, imaginary = torch.cos(angle * (time + p)) / length, torch.sin(angle * (time + p)) / length
+        a, b = np.cos(angle * time), -np.sin(angle * time)  # of the clip
+        c, d = np.cos(angle * flipped), -np.sin(angle * flipped)  # of the kernel
+        real, imaginary = np.cos(angle * (time + p)) / length, np.sin(angle * (time + p)) / length
         if frequency == 0 or 2 * frequency == length:
             into, kernel, back = [*into, a], [*kernel, c], [*back, real]
         else:  # (a+ib)(c+id) = (m1−m3) + i(m1+m2) with m1 = c(a+b), m2 = a(d−c), m3 = b(c+d)
             into += [a + b, a, b]
             kernel += [c, d - c, c + d]
             back += [2 * (real - imaginary), -2 * imaginary, -2 * real]
-    return torch.stack(into), torch.stack(kernel), torch.stack(back, 1)
+    return np.stack(into), np.stack(kernel), np.stack(back, 1)
