@@ -56,6 +56,25 @@ def train(
     _last(folder / "report.html")
 
 
+def distill(
+    recipe: tyro.conf.Positional[str | None] = None,
+    *,
+    teacher: tuple[str, ...] = (),
+    print_config: bool = False,
+    settings: Settings = (),
+) -> None:
+    """Train a recipe's model as the student of a trained teacher, e.g.
+    vidstill distill ucf101_dvfl_net --teacher runs/ucf101_video_focalnet_base --data.root videos
+
+    Args:
+        recipe: a name from `vidstill recipes` or a YAML file; the run of a plain recipe is named <recipe>-distil
+        teacher: run folders or model files; the logits of several are averaged
+        print_config: show every resolved setting and stop
+    """
+    named = ["--distil.teacher", dumps(teacher)] if teacher else []
+    train(recipe, print_config=print_config, settings=("--objective", "distil", *named, *settings))
+
+
 def test(
     model: tyro.conf.Positional[str],
     *,
@@ -183,7 +202,7 @@ def recipes() -> None:
 
 
 VERBS: dict[str, Callable[..., None]] = {
-    function.__name__: function for function in (demo, train, test, predict, check, models, recipes)
+    function.__name__: function for function in (demo, train, distill, test, predict, check, models, recipes)
 }
 
 

@@ -61,6 +61,10 @@ class Clip(Section):
     std: tuple[float, float, float] = (58.395, 57.12, 57.375)
     seconds: float | None = Field(None, gt=0, description="usual length of the training videos; set by training")
 
+    def same_frames(self, other: Clip) -> bool:
+        """Whether the uint8 clips of both formats are the same."""
+        return all(getattr(self, n) == getattr(other, n) for n in ("frames", "interval", "size", "sampling"))
+
 
 class Augment(Section):
     """What training does to a clip. Probabilities are per clip."""
@@ -132,13 +136,61 @@ class Test(Section):
     batch: int = Field(4, ge=1, description="videos per step")
 
 
+class Distil(Section):
+    """Whom the student learns from, and what. A term with weight 0 is off."""
+
+    teacher: list[str] = Field(default_factory=list, description="run folders or model files; several are averaged")
+    teacher_model: Model | None = Field(None, description="network of a teacher file that does not name its own")
+    teacher_weights: list[float] | None = Field(None, description="share of each teacher; null: equal shares")
+    alpha: float = Field(0.2, ge=0, le=1, description="share of the teacher's term; the labels have the rest")
+    temperature: float = Field(10.0, gt=0)
+    loss: Literal["kl", "dkd", "dist"] = Field("kl", description="how logits are compared")
+    dkd_beta: float = Field(8.0, ge=0, description="dkd: weight of the classes that are not the label's")
+    standardise: bool = Field(False, description="kl, dkd: z-scored logits, so that temperature is in deviations")
+    form: Literal["forward", "released"] = Field("forward", description="kl: released as DVFL-Net's code has it")
+    beta: float = Field(0.0, ge=0, description="weight of the spatial modulators' distance (focal models)")
+    gamma: float = Field(0.0, ge=0, description="weight of the temporal modulators' distance (focal models)")
+    stages: list[int] = Field([-1], min_length=1, description="stages whose last block's modulators are compared")
+    features: dict[str, str] = Field(default_factory=dict, description="student's → teacher's, {stage4: stage4}")
+    feature_weight: float = Field(1.0, ge=0, description="weight of the features' distance")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="of the teacher; auto: bf16 on a GPU")
+    cache: Path | None = Field(None, description="folder that keeps the teacher's logits for later epochs and students")
+    cache_epochs: int = Field(1, ge=1, description="epochs with their own augmentation; then they come again")
+    cache_classes: int = Field(32, ge=1, description="largest logits kept of each clip; the rest as their mean")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_teacher(cls, values: Any) -> Any:
+        if isinstance(values, dict) and isinstance(values.get("teacher"), str):
+            return {**values, "teacher": [values["teacher"]]}
+        return values
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Distil:
+        if self.teacher_weights is not None and len(self.teacher_weights) != len(self.teacher):
+            raise ValueError(
+                f"distil.teacher_weights has {len(self.teacher_weights)} numbers for {len(self.teacher)} teachers: "
+                "give one each"
+            )
+        inside = bool(self.beta or self.gamma or self.features)
+        if self.cache is not None and inside:
+            raise ValueError("distil.cache keeps logits only: leave it out, or beta, gamma and features")
+        if len(self.teacher) > 1 and inside:
+            raise ValueError("distil.beta, gamma and features compare with one teacher: name one, or leave them out")
+        if self.form == "released" and (self.loss != "kl" or self.standardise):
+            raise ValueError("distil.form released goes with distil.loss kl alone")
+        if self.standardise and self.loss == "dist":
+            raise ValueError("distil.loss dist compares correlations, which distil.standardise leaves as they are")
+        return self
+
+
 class Run(Section):
     """One run: a recipe with its overrides resolved."""
 
     name: str = Field("run", pattern=r"^[\w.+-]+$", description="folder under `out`")
     out: Path = Path("runs")
     seed: int = Field(0, ge=0)
-    objective: Literal["recognise"] = "recognise"
+    objective: Literal["recognise", "distil"] = "recognise"
     data: Data = Field(default_factory=Data)
     model: Model = Field(default_factory=Model)
     clip: Clip = Field(default_factory=Clip)
@@ -146,6 +198,7 @@ class Run(Section):
     optim: Optim = Field(default_factory=Optim)
     train: Train = Field(default_factory=Train)
     test: Test = Field(default_factory=Test)
+    distil: Distil = Field(default_factory=Distil)
 
     @property
     def folder(self) -> Path:
@@ -158,6 +211,10 @@ class Run(Section):
                 f"optim.warmup_epochs {self.optim.warmup_epochs:g} is longer than train.epochs {self.train.epochs}: "
                 "lower the one or raise the other"
             )
+        if self.objective == "distil" and not self.distil.teacher:
+            raise ValueError("objective distil needs a teacher: --distil.teacher RUN_FOLDER_OR_FILE")
+        if self.objective != "distil" and self.distil.teacher:
+            raise ValueError(f"distil.teacher is given but the objective is {self.objective}: set --objective distil")
         if self.train.accelerator == "cpu" and self.train.precision == "fp16":
             raise ValueError("train.precision fp16 needs a GPU: with train.accelerator cpu use fp32 or bf16")
         if self.train.strategy == "fsdp" and self.train.ema is not None:
@@ -202,8 +259,12 @@ def resolve(recipe: str | Path | None = None, overrides: Sequence[str] = ()) -> 
         if not isinstance(loaded, dict):
             raise ConfigError(f"{path}: a recipe is a mapping of settings, this is a {type(loaded).__name__}")
         values = {"name": path.stem, **loaded}
-    for key, value in _parse_overrides(overrides):
+    written = values.get("objective", "recognise")
+    given = dict(_parse_overrides(overrides))
+    for key, value in given.items():
         _put(values, key, value)
+    if "name" in values and "name" not in given and (objective := values.get("objective", written)) != written:
+        values["name"] += f"-{objective}"  # the student's run is not the plain one
     return validate(values, str(recipe or "settings"))
 
 

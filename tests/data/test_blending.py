@@ -19,8 +19,8 @@ def clips() -> torch.Tensor:
     return torch.randn(3, 2, 6, 8, 3, generator=torch.Generator().manual_seed(0)).permute(0, 4, 1, 2, 3)
 
 
-def generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+def generator(seed: int) -> np.random.RandomState:
+    return np.random.RandomState(seed)
 
 
 def test_smoothed_targets():

@@ -224,7 +224,7 @@ def test_erased_box_is_the_same_in_all_frames():
 class TestTrainClip:
     def test_is_a_function_of_the_state_of_its_generator(self, video):
         clip, augment = Clip(frames=4, size=48), Augment(erase=0.5, randaugment="rand-m9-n2-mstd0.5-inc1")
-        samples = [transforms.train_clip(video, clip, augment, rng(seed)) for seed in (5, 5, 6)]
+        samples = [transforms.train_clip(video, clip, augment, rng(seed))[0] for seed in (5, 5, 6)]
         assert samples[0].shape == (4, 48, 48, 3) and samples[0].dtype == np.uint8
         assert np.array_equal(samples[0], samples[1]) and not np.array_equal(samples[0], samples[2])
 
@@ -245,26 +245,26 @@ class TestTrainClip:
                 )
             )
             expected = [cv2.resize(frame[y1:y2, x1:x2], (56, 56)) for frame in decoded(video)[indices]]
-            sample = transforms.train_clip(video, clip, PLAIN.model_copy(update={"scale": (0.3, 1)}), rng(seed))
+            sample = transforms.train_clip(video, clip, PLAIN.model_copy(update={"scale": (0.3, 1)}), rng(seed))[0]
             assert np.abs(sample.astype(int) - expected).mean() < 5
 
     def test_flip_mirrors_every_frame(self, video):
         clip = Clip(frames=4, size=48)
-        straight = transforms.train_clip(video, clip, PLAIN, rng(1))
-        mirrored = transforms.train_clip(video, clip, PLAIN.model_copy(update={"flip": 1}), rng(1))
+        straight = transforms.train_clip(video, clip, PLAIN, rng(1))[0]
+        mirrored = transforms.train_clip(video, clip, PLAIN.model_copy(update={"flip": 1}), rng(1))[0]
         assert np.array_equal(mirrored, straight[:, :, ::-1])
 
     def test_share_of_flips(self, video):
         clip, both = Clip(frames=1, size=16), (PLAIN, PLAIN.model_copy(update={"flip": 0.5}))
-        pairs = [[transforms.train_clip(video, clip, how, rng(seed)) for how in both] for seed in range(60)]
+        pairs = [[transforms.train_clip(video, clip, how, rng(seed))[0] for how in both] for seed in range(60)]
         assert 15 < sum(np.array_equal(flipped, plain[:, :, ::-1]) for plain, flipped in pairs) < 45
 
     def test_missing_frames_are_sampled_anew_as_if_they_had_never_been_promised(self, video, monkeypatch):
         clip = Clip(frames=8, size=48)
-        honest = [transforms.train_clip(video, clip, Augment(), rng(seed)) for seed in range(3)]
+        honest = [transforms.train_clip(video, clip, Augment(), rng(seed))[0] for seed in range(3)]
         promise_frames(monkeypatch, 3 * FRAMES)
         for seed in range(3):
-            assert np.array_equal(transforms.train_clip(video, clip, Augment(), rng(seed)), honest[seed])
+            assert np.array_equal(transforms.train_clip(video, clip, Augment(), rng(seed))[0], honest[seed])
 
     def test_nothing_decodes(self, video, monkeypatch):
         monkeypatch.setattr(transforms, "read_frames", no_frames)

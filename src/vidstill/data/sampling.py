@@ -46,6 +46,21 @@ def test_indices(n: int, clip: Clip, clips: int, rng: np.random.RandomState | No
 test_indices.__test__ = False  # type: ignore[attr-defined]  # the name is not a test's
 
 
+def matching_indices(indices: np.ndarray, n: int, clip: Clip, other: Clip) -> np.ndarray:
+    """Frame numbers (T',) of a clip in the format `other` that shows the moments of `indices` (T,), a clip in `clip`.
+
+    dense: centred on the same moment. sparse beside sparse: the same stretch in T' steps, equal where T' = T. sparse
+    beside dense: its own fixed frames, because it always spans the whole video.
+    """
+    if other.sampling == "dense":
+        middle = (indices[0] + indices[-1] - (other.frames - 1) * other.interval) / 2
+        return _dense(n, other, min(max(0, int(middle)), _starts(n, other) - 1))
+    if clip.sampling == "dense":
+        return test_indices(n, other, 1)[0]
+    position = (np.arange(other.frames) + 0.5) * len(indices) / other.frames - 0.5
+    return np.rint(np.interp(position, np.arange(len(indices)), indices)).astype(np.int64)
+
+
 def _random_segments(n: int, frames: int, interval: int, rng: np.random.RandomState) -> np.ndarray:
     """The released training rule; the order and number of draws are pinned by goldens."""
     usable = n - interval + 1

@@ -13,33 +13,35 @@ import torch
 from torch import Tensor
 
 from vidstill.config import Augment, Clip
+from vidstill.data.blending import Box, rescale
 from vidstill.data.randaugment import parse_policy, randaugment
-from vidstill.data.sampling import test_indices, train_indices
+from vidstill.data.sampling import matching_indices, test_indices, train_indices
 from vidstill.video.decode import FramesMissing, VideoInfo, probe, read_frames
 from vidstill.video.pixels import short_side_size
-
-Box = tuple[int, int, int, int]
 
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R 601
 YIQ = np.array([LUMA, [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
 
 
-def train_clip(path: str | Path, clip: Clip, augment: Augment, rng: np.random.RandomState) -> np.ndarray:
+def train_clip(
+    path: str | Path, clip: Clip, augment: Augment, rng: np.random.RandomState, others: Sequence[Clip] = ()
+) -> list[np.ndarray]:
     """One training sample, uint8 (T,S,S,3) RGB: a pure function of the file and the state of `rng`.
 
-    The box is drawn in the frame of short side 256/224 S as released, but cut from the source and resized once.
+    It is followed by the same moments, box, flip and colours in the formats `others`. The box is drawn in the frame of
+    short side 256/224 S as released, but cut from the source and resized once.
     A file that decodes fewer frames than its packets promise is sampled anew, from the same state, over those it has.
     Raises VideoError when the file cannot be read.
     """
     info = probe(path)
     state = rng.get_state()
     try:
-        return _train_clip(path, info, info.frames, clip, augment, rng)
+        return _train_clip(path, info, info.frames, clip, augment, rng, others)
     except FramesMissing as missing:
         if not missing.available:
             raise
         rng.set_state(state)
-        return _train_clip(path, info, missing.available, clip, augment, rng)
+        return _train_clip(path, info, missing.available, clip, augment, rng, others)
 
 
 def test_clips(
@@ -181,13 +183,28 @@ def erase(clip: np.ndarray, colour: Sequence[float], rng: np.random.RandomState)
 
 
 def _train_clip(
-    path: str | Path, info: VideoInfo, frames: int, clip: Clip, augment: Augment, rng: np.random.RandomState
-) -> np.ndarray:
+    path: str | Path,
+    info: VideoInfo,
+    frames: int,
+    clip: Clip,
+    augment: Augment,
+    rng: np.random.RandomState,
+    others: Sequence[Clip],
+) -> list[np.ndarray]:
     indices = train_indices(frames, clip, rng)
     height, width = short_side_size(info.height, info.width, margin_size(clip.size))
     box = random_resized_crop(height, width, augment.scale, augment.ratio, rng, _position(rng))
-    box = _rescale(box, height, width, info.height, info.width)
-    pixels = read_frames(path, indices, box=box, size=(clip.size, clip.size))
+    box = _source_box(box, height, width, info)
+    state, samples = rng.get_state(), []
+    for other in (clip, *others):
+        rng.set_state(state)
+        at = indices if other is clip else matching_indices(indices, frames, clip, other)
+        pixels = read_frames(path, at, box=box, size=(other.size, other.size))
+        samples.append(_recoloured(pixels, other, augment, rng))
+    return samples
+
+
+def _recoloured(pixels: np.ndarray, clip: Clip, augment: Augment, rng: np.random.RandomState) -> np.ndarray:
     if rng.random_sample() < augment.flip:
         # cv2 flips 3-byte pixels forty times faster than numpy copies them.
         pixels = cv2.flip(pixels.reshape(-1, *pixels.shape[2:]), 1).reshape(pixels.shape)
@@ -207,11 +224,11 @@ def _test_clips(
     return test_views(pixels, clip.size, crops).reshape(crops * clips, clip.frames, clip.size, clip.size, 3)
 
 
-def _rescale(box: Box, height: int, width: int, new_height: int, new_width: int) -> Box:
-    """`box` of a frame (height, width) in whole pixels of the same frame at another size; never empty."""
-    x_scale, y_scale = new_width / width, new_height / height
-    x1, y1 = min(round(box[0] * x_scale), new_width - 1), min(round(box[1] * y_scale), new_height - 1)
-    return x1, y1, max(x1 + 1, round(box[2] * x_scale)), max(y1 + 1, round(box[3] * y_scale))
+def _source_box(box: Box, height: int, width: int, info: VideoInfo) -> Box:
+    """`box` of a frame (height, width) in whole pixels of the source; never empty."""
+    x1, y1, x2, y2 = rescale(box, height, width, info.height, info.width)
+    x1, y1 = min(x1, info.width - 1), min(y1, info.height - 1)
+    return x1, y1, max(x1 + 1, x2), max(y1 + 1, y2)
 
 
 def _position(rng: np.random.RandomState) -> random.Random:

@@ -414,6 +414,10 @@ class VideoFocalNet(Packs, VideoModel):
                 features[f"stage{number}"], x = stage(x, self.checkpointing)
             return {name: feature.permute(0, 4, 1, 2, 3) for name, feature in features.items()}
 
+    def forward_head(self, features: dict[str, Tensor]) -> Tensor:
+        last = features[f"stage{len(self.layers)}"].permute(0, 2, 3, 4, 1)
+        return self.head(self.norm(last).mean((2, 3)).mean(1))
+
     def reset_classifier(self, num_classes: int) -> None:
         """A fresh head of `num_classes` outputs; 0 leaves the pooled features (B,C)."""
         self.head: nn.Module = nn.Identity()

@@ -41,10 +41,14 @@ class VideoModel(nn.Module):
     def reset_classifier(self, num_classes: int) -> None:
         raise NotImplementedError
 
-    def adapt_state(self, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], set[str], list[str], list[str]]:
-        """Weights of a released file in this model's layout: the state, the keys of this model that it may lack, the
-        file's keys that are not used, and a note for each change. The model may change itself to match the file."""
-        return state, set(), [], []
+    def forward_with_features(self, clips: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Logits and features of one pass."""
+        features = self.forward_features(clips)
+        return self.forward_head(features), features
+
+    def forward_head(self, features: dict[str, Tensor]) -> Tensor:
+        """What `forward_features` gave → logits (B,K)."""
+        raise NotImplementedError
 
     def optimise_for_inference(self, bf16: bool = False) -> VideoModel:
         """Give up training for speed, in place: same logits to rounding; with `bf16` to about 1 %, float32 still out.

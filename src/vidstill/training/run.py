@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import logging
 import os
 import statistics
@@ -25,10 +27,14 @@ from vidstill.data.loader import EpochBatches, train_loader, worker_count
 from vidstill.data.synthetic import make_synthetic
 from vidstill.evaluation.report import write_report
 from vidstill.evaluation.views import Evaluation, evaluate, write_predictions
+from vidstill.files import atomic
 from vidstill.models.registry import VideoModel, create_model
 from vidstill.models.weights import load, load_weights
+from vidstill.objectives.cache import LogitCache
+from vidstill.objectives.distil import Distil
 from vidstill.objectives.recognise import Recognise
-from vidstill.training.checkpoint import Log, open_folder
+from vidstill.objectives.teachers import Teacher, class_difference, load_teachers
+from vidstill.training.checkpoint import Log, TrainingError, open_folder
 from vidstill.training.loop import Report, fit
 from vidstill.video.decode import VideoError, probe
 
@@ -60,6 +66,9 @@ def train(run: Run, report: Report = lambda event: None) -> Path:
         log.info("%d loader process(es) (%s); videos are decoded on the CPU", workers, why)
         clips = TrainClips(annotations.splits["train"], run.clip, run.augment, run.seed, run.data.on_error)
         batches = EpochBatches(len(clips), run.train.batch, run.seed, fabric.global_rank, fabric.world_size)
+        held_out = annotations.splits.get("test") or annotations.splits.get("val", [])
+        objective = build_objective(run, model, annotations, len(batches), fabric)
+        clips.others = [form for form in getattr(objective, "teacher_formats", ()) if not form.same_frames(run.clip)]
         loader = train_loader(clips, batches, workers=workers, start=run.train.start, pin=fabric.device.type == "cuda")
 
         val = annotations.splits.get("val", [])
@@ -71,11 +80,13 @@ def train(run: Run, report: Report = lambda event: None) -> Path:
             return {"loss": scored.loss, "top1": scored.top1, "top5": scored.top5}
 
         provenance = {"run": run.name, "seed": run.seed, "vidstill": version("vidstill"), "torch": torch.__version__}
-        fit(run, fabric, Recognise(model), loader, folder, validate=single_view if val else None,
+        if isinstance(objective, Distil):
+            provenance["teachers"] = _introduce(objective.teachers, held_out, run, fabric, workers, report)
+        fit(run, fabric, objective, loader, folder, validate=single_view if val else None,
             provenance=provenance, report=report)  # fmt: skip
         del loader  # its processes end before those of the test start
         fabric.barrier()
-        if held_out := annotations.splits.get("test") or val:
+        if held_out:
             best = load(folder).to(fabric.device)
             scored = _test(best, held_out, run, fabric, workers, report)
             if fabric.is_global_zero:
@@ -107,7 +118,7 @@ def test(
     model = load(path).to(fabric.device)
     annotations = read_checked(run, fabric)
     if annotations.classes != model.classes:
-        raise ConfigError(_class_difference(annotations.classes, model.classes or []))
+        raise ConfigError(class_difference(annotations.classes, model.classes or []))
     run.test.clips, run.test.crops = clips or run.test.clips, crops or run.test.crops
     held_out = next((samples for name in ("test", "val", "train") if (samples := annotations.splits.get(name))), [])
     workers, _ = worker_count(run.train.workers, processes=fabric.world_size, on_gpu=fabric.device.type == "cuda")
@@ -126,6 +137,29 @@ def _test(
         model, samples, clips=views.clips, crops=views.crops, seed=run.seed if views.random else None,
         batch=views.batch, workers=workers, fabric=fabric, report=report,
     )  # fmt: skip
+
+
+def _introduce(
+    teachers: Sequence[Teacher], samples: Sequence[Sample], run: Run, fabric: Fabric, workers: int, report: Report
+) -> list[dict[str, Any]]:
+    """Who teaches, with the top-1 on the student's own test videos; kept in teachers.json for a resumed run."""
+    known = run.folder / "teachers.json"
+    if known.exists():
+        introduced: list[dict[str, Any]] = json.loads(known.read_text(encoding="utf-8"))
+        if [row["sha256"] for row in introduced] != [teacher.sha256 for teacher in teachers]:
+            raise TrainingError(f"{run.folder} was begun with another teacher: choose another --name or delete it")
+        return introduced
+    fabric.barrier()  # no process writes before all have looked
+    introduced = []
+    for teacher in teachers:
+        top1 = _test(teacher.model, samples, run, fabric, workers, report).metrics.top1 if samples else None
+        name, sha256 = teacher.model.name, teacher.sha256
+        introduced.append({"source": teacher.source, "sha256": sha256, "model": name, "top1": top1})
+        log.info("teacher %s (%s, sha256 %s): top-1 %s", teacher.source, name, sha256, top1)
+    if fabric.is_global_zero:
+        with atomic(known) as file:
+            file.write(json.dumps(introduced, indent=1).encode())
+    return introduced
 
 
 def _record(folder: Path, scored: Evaluation) -> None:
@@ -208,6 +242,30 @@ def build_model(run: Run, annotations: Annotations) -> VideoModel:
     return model
 
 
+def build_objective(
+    run: Run, model: VideoModel, annotations: Annotations, iterations: int, fabric: Fabric
+) -> nn.Module:
+    """What the run trains for; `iterations` per epoch. Raises ValueError for a teacher that does not fit."""
+    if run.objective == "recognise":
+        return Recognise(model)
+    settings = run.distil
+    teachers = load_teachers(settings, annotations.classes, run.clip, fabric.device)
+    cache = None
+    if settings.cache is not None:
+        samples = repr([(str(sample.path), sample.label) for sample in annotations.splits["train"]]).encode()
+        identity = {
+            "seed": run.seed, "videos": hashlib.sha256(samples).hexdigest()[:16], "processes": fabric.world_size,
+            "teachers": [teacher.sha256 for teacher in teachers], "shares": settings.teacher_weights,
+            "precision": settings.precision, "clip": run.clip.model_dump(mode="json", exclude={"seconds"}),
+            "augment": run.augment.model_dump(mode="json"), "on_error": run.data.on_error,
+        }  # fmt: skip
+        cache = LogitCache(
+            settings.cache, identity, moments=settings.cache_epochs * iterations, batch=run.train.batch,
+            classes=len(annotations.classes), kept=settings.cache_classes, rank=fabric.global_rank,
+        )  # fmt: skip
+    return Distil(model, teachers, settings, cache)
+
+
 def _typical_seconds(samples: Sequence[Sample]) -> float | None:
     """Median length of up to 50 of the videos, spread over the list."""
     lengths = []
@@ -215,16 +273,6 @@ def _typical_seconds(samples: Sequence[Sample]) -> float | None:
         with contextlib.suppress(VideoError):
             lengths.append(probe(sample.path).seconds)
     return round(statistics.median(lengths), 3) if lengths else None
-
-
-def _class_difference(given: Sequence[str], known: Sequence[str]) -> str:
-    missing, surplus = sorted(set(known) - set(given)), sorted(set(given) - set(known))
-    if not missing and not surplus:
-        return "data and model have the same classes in another order: give the model's own list with --data.classes"
-    return (
-        f"the data has {len(given)} classes, the model {len(known)}; only in the data: {surplus[:3]}, "
-        f"only in the model: {missing[:3]}"
-    )
 
 
 def _silent(event: dict[str, Any]) -> None:
