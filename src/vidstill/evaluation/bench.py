@@ -223,7 +223,8 @@ def _cost(job: tuple[Path | str, int | None, dict[str, Any]]) -> Cost:
     if threads is not None:
         torch.set_num_threads(threads)
     list_models()  # loads the code of the models, which is not what is measured
-    return measure(functools.partial(load if isinstance(source, Path) else create_model, source), **options)
+    make = functools.partial(load, source) if isinstance(source, Path) else functools.partial(create_model, source)
+    return measure(make, **options)
 
 
 def _cells(row: Row) -> dict[str, Cell]:
@@ -259,8 +260,8 @@ def _digits(value: float) -> str:
 
 
 def _conditions(rows: Sequence[Row], device: str, repeats: int, bf16: bool) -> str:
-    threads = {row.cost.threads for row in rows if row.cost}
-    cores = "" if device != "cpu" else f", {'/'.join(map(str, sorted(threads)))} thread(s)"
+    threads = max((row.cost.threads for row in rows if row.cost), default=0)
+    cores = f", {threads} thread{'s' if threads > 1 else ''}" if device == "cpu" else ""
     return (
         f"{processor(device)}{cores}, PyTorch {torch.__version__}, {'bfloat16' if bf16 else 'float32'}, form for "
         f"inference, one clip at a time, each model in its own process. Time: median of {repeats} forwards after a "
@@ -282,11 +283,12 @@ def _write(rows: Sequence[Row], out: Path, conditions: str) -> Path:
             file.write(text.encode(errors="replace"))
     what = "Above and to the left is better; the line joins the models that none beats at the same cost."
     parts = [
-        f"<header><h1>Models compared</h1><p>{escape(conditions)}</p></header>",
+        f"<header><h1>Models compared</h1><p>{escape(conditions.partition(', form')[0])}</p></header>",
         f"<h2>Accuracy and cost</h2><p>{what}</p>",
         '<div class="pair">' + "".join(f'<div class="card">{chart}</div>' for chart in charts) + "</div>",
         "<h2>Table</h2><p>A press on a head sorts.</p>",
         _html(rows),
+        f"<footer>{escape(conditions)}</footer>",
         SORTING,
     ]
     return write_page(out / "bench.html", "Models compared", parts)

@@ -90,8 +90,8 @@ def pareto_chart(series: Mapping[str, Sequence[Point]], across: str) -> str:
         return '<p class="none">no model with both an accuracy and a cost</p>'
     top, bottom, right = TOP + 18 * len(shown) + 6, PARETO_HEIGHT - 44, PARETO_WIDTH - RIGHT
     first, last = min(p.x for p in points) / 1.4, max(p.x for p in points) * 1.4
-    ends = [y for p in points for y in (p.y - p.deviation, p.y + p.deviation)]
-    rows = [y for y in ticks(*_span(ends)) if 0 <= y <= 100]
+    low, high = min(p.y - p.deviation for p in points) - 1, max(p.y + p.deviation for p in points) + 1
+    rows = [y for y in ticks(low, high) if 0 <= y <= 100]
 
     def place(x: float, y: float) -> tuple[float, float]:
         share = math.log(x / first) / math.log(last / first)
@@ -149,10 +149,12 @@ def log_ticks(low: float, high: float) -> list[float]:
 def standalone(charts: Sequence[str], style: str) -> str:
     """Charts side by side as the text of an SVG file, with the style sheet of the page they come from."""
     sizes = [[float(side) for side in chart.split('"', 2)[1].split()[2:]] for chart in charts]
-    width, height, left = sum(size[0] for size in sizes), max(size[1] for size in sizes), 0.0
+    margin = 12.0
+    width, height, left = sum(w for w, _ in sizes) + 2 * margin, max(h for _, h in sizes) + 2 * margin, margin
     placed = []
     for chart, (wide, high) in zip(charts, sizes, strict=True):
-        placed.append(chart.replace("<svg ", f'<svg x="{left:.0f}" width="{wide:.0f}" height="{high:.0f}" ', 1))
+        box = f'x="{left:.0f}" y="{margin:.0f}" width="{wide:.0f}" height="{high:.0f}"'
+        placed.append(chart.replace("<svg ", f"<svg {box} ", 1))
         left += wide
     ground = f'<rect width="{width:.0f}" height="{height:.0f}" rx="12" style="fill: var(--card)"/>'
     return (
