@@ -107,9 +107,12 @@ def bench(
     Every model is measured alone in a process of its own, one clip at a time, in its form for inference; `frames` and
     `size` take the place of those that it was trained with. Runs are one row where their folders differ by a trailing
     `-s0`, `-s1`, … or their settings by the seed. Writes bench.csv, bench.md, bench.html and pareto.svg into `out`;
-    returns the rows and the page. Raises ValueError for a folder without a model, an unknown model or device.
+    returns the rows and the page. Raises ValueError for a folder without a model, an unknown model, device or number.
     """
     find_device(device)
+    for name, value in (("frames", frames), ("size", size), ("threads", threads), ("repeats", repeats)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} {value}: give 1 or more")
     rows = _trained(runs) + (_registered(models or "*") if models or not runs else [])
     options = {"device": device, "frames": frames, "size": size, "repeats": repeats, "bf16": bf16}
     for n, row in enumerate(rows):
@@ -152,7 +155,9 @@ def _trained(paths: Sequence[str | Path]) -> list[Row]:
             group.append(run)
         else:
             groups.append([run])
-    names = _names([group[0].path for group in groups])
+    homes = [_home(group[0].path) for group in groups]
+    several = [len(group) > 1 for group in groups]
+    names = _names([_without_seed(home) if more else home for home, more in zip(homes, several, strict=True)])
     return [_row(name, group) for name, group in zip(names, groups, strict=True)]
 
 
@@ -160,7 +165,7 @@ def _row(name: str, group: Sequence[_Run]) -> Row:
     first, tests = group[0], [run.test for run in group if run.test]
     classes = len(first.about.get("classes") or ())
     return Row(
-        SEED.sub("", name) if len(group) > 1 else name,
+        name,
         first.about["architecture"].get("name", NOTHING),
         first.path,
         [100 * test["top1"] for test in tests],
@@ -175,8 +180,7 @@ def _alike(one: _Run, other: _Run) -> bool:
         return False
     if any(one.about["input"].get(part) != other.about["input"].get(part) for part in ("frames", "size")):
         return False
-    stems = [SEED.sub("", str(run.path.resolve())) for run in (one, other)]
-    if stems[0] == stems[1]:
+    if _without_seed(_home(one.path)) == _without_seed(_home(other.path)):
         return True
     return bool(one.settings) and _recipe(one.settings) == _recipe(other.settings)
 
@@ -196,18 +200,26 @@ def _teachers(run: _Run) -> list[str]:
     provenance = run.about.get("provenance", {})
     told = provenance.get("teachers") or run.settings.get("distil", {}).get("teacher") or []
     sources = [one["source"] if isinstance(one, dict) else one for one in ([told] if isinstance(told, str) else told)]
-    return _names([Path(source) for source in sources])
+    return _names([_home(Path(source)) for source in sources])
 
 
-def _names(paths: Sequence[Path]) -> list[str]:
-    """The shortest ends of the paths that tell them apart; a run's best.safetensors goes by its folder."""
-    whole = [path.parent if path.stem == "best" else path for path in (path.resolve() for path in paths)]
-    for depth in range(1, max((len(path.parts) for path in whole), default=1)):
-        names = [str(Path(*path.parts[-depth:])) for path in whole]
-        if len({SEED.sub("", name) for name in names}) == len(names):
+def _without_seed(home: Path) -> Path:
+    return home.with_name(SEED.sub("", home.name))
+
+
+def _home(path: Path) -> Path:
+    """What a model goes by: the folder of a run, else its file."""
+    whole = path.resolve()
+    return whole.parent if whole.stem == "best" else whole
+
+
+def _names(homes: Sequence[Path]) -> list[str]:
+    """The shortest ends of the paths that tell them apart."""
+    names: list[str] = []
+    for depth in range(1, max((len(home.parts) for home in homes), default=0) + 1):
+        names = [str(Path(*home.parts[-depth:])) for home in homes]
+        if len(set(names)) == len(names):
             break
-    else:
-        names = [str(path) for path in whole]
     return names
 
 
