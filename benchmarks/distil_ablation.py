@@ -1,6 +1,7 @@
 """Distillation's settings one at a time, on the embedded data: test top-1 of the student.
 
-    python benchmarks/distil_ablation.py TEACHER [--recipe demo_student] [--seeds 1] [--out FOLDER] [--section.key value …]
+    python benchmarks/distil_ablation.py TEACHER [--recipe demo_student] [--seeds 1] [--out FOLDER]
+        [--section.key value …]
 
 TEACHER is the run folder of `vidstill train demo`. Prints a markdown row per variant, mean ± deviation over seeds.
 """

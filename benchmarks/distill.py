@@ -79,8 +79,10 @@ def main() -> None:
     for name, ms in times.items():
         print(f"| {name} | {ms:.0f} | {times['online'] / ms:.2f} |")
     forward_only = 1 + flops["teacher"] / (3 * flops["student"])
-    print(f"\nBytes saved by the teacher's forward: {sum(saved)}. Multiply-adds: teacher's forward + 3 of the student's "
-          f"against 3 of the student's = {forward_only:.2f}.")  # fmt: skip
+    print(f"\nBytes saved by the teacher's forward: {sum(saved)}.")
+    print(
+        f"Multiply-adds of an online step against one of the student, forward and twice that back: {forward_only:.2f}."
+    )
 
 
 def measure(

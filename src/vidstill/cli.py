@@ -176,6 +176,49 @@ def check(
         raise SystemExit(1)
 
 
+def bench(
+    runs: tyro.conf.Positional[tuple[str, ...]] = (),
+    *,
+    models: str | None = None,
+    out: Path = Path("bench"),
+    device: str = "cpu",
+    frames: int | None = None,
+    size: int | None = None,
+    threads: int | None = None,
+    repeats: int = 10,
+    bf16: bool = False,
+) -> None:
+    """Compare models: accuracy, size, GMACs, milliseconds per clip, memory; as table, chart and page.
+
+    Args:
+        runs: run folders or .safetensors files; those that differ in the seed alone are one row
+        models: registered models too, by shell pattern; all of them where no run is given
+        out: folder of bench.html, bench.md, bench.csv and pareto.svg
+        device: cpu, cuda or cuda:1
+        frames: frames of the clip; default each model's own
+        size: side of the clip in pixels; default each model's own
+        threads: of the CPU; default PyTorch's choice
+        repeats: forwards that the time is the median of
+        bf16: measure in bfloat16
+    """
+    from rich.table import Table
+
+    from vidstill.evaluation.bench import DETAILS, table
+    from vidstill.evaluation.bench import bench as compare
+
+    with _progress() as report:
+        rows, page = compare(
+            runs, models, out=out, device=device, frames=frames, size=size, threads=threads, repeats=repeats,
+            bf16=bf16, report=report,
+        )  # fmt: skip
+    columns = {title: column for title, column in table(rows).items() if title not in DETAILS}
+    shown = Table(*columns, box=None, header_style="bold")
+    for cells in zip(*columns.values(), strict=True):
+        shown.add_row(*(cell.shown for cell in cells))
+    _say(shown)
+    _last(page)
+
+
 def models(pattern: tyro.conf.Positional[str] = "*") -> None:
     """List the models with their size, cost and published accuracy.
 
@@ -202,7 +245,7 @@ def recipes() -> None:
 
 
 VERBS: dict[str, Callable[..., None]] = {
-    function.__name__: function for function in (demo, train, distill, test, predict, check, models, recipes)
+    function.__name__: function for function in (demo, train, distill, test, predict, check, bench, models, recipes)
 }
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import random
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import cv2
@@ -73,7 +74,8 @@ class TestBoxes:
     @given(st.integers(1, 500), st.integers(1, 500), st.integers(1, 300), st.integers(1, 600), st.integers(1, 600))
     def test_rescaled_box_lies_in_the_other_frame(self, height, width, seed, new_height, new_width):
         box = transforms.random_resized_crop(height, width, (0.08, 1), (0.75, 4 / 3), rng(seed), random.Random(seed))
-        x1, y1, x2, y2 = transforms._rescale(box, height, width, new_height, new_width)
+        info = SimpleNamespace(height=new_height, width=new_width)
+        x1, y1, x2, y2 = transforms._source_box(box, height, width, info)
         assert 0 <= x1 < x2 <= new_width and 0 <= y1 < y2 <= new_height
         for new, old, scale in zip((x1, y1, x2, y2), box, (new_width / width, new_height / height) * 2, strict=True):
             assert abs(new - old * scale) <= 1

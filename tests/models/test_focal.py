@@ -5,8 +5,9 @@ import logging
 
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
+from vidstill.config import Clip
+from vidstill.evaluation.cost import gmacs
 from vidstill.models import focal
 from vidstill.models.catalogue import CATALOGUE
 from vidstill.models.focal import DropPath, capture_modulators, modulator_map
@@ -51,23 +52,17 @@ def test_catalogue_names_the_models() -> None:
         assert sum(p.numel() for p in create_model(name, device="meta").parameters()) == entry.parameters
 
 
-def gmacs(name: str, frames: int, **options: object) -> float:
-    model = create_model(name, device="meta", **options).eval()
-    with FlopCounterMode(display=False) as counter:
-        model(torch.empty(1, 3, frames, 224, 224, device="meta"))
-    return counter.get_total_flops() / 2e9
-
-
 @pytest.mark.parametrize(
     "name", ["vfl_net", *(pytest.param(name, marks=pytest.mark.slow) for name in CATALOGUE if name != "vfl_net")]
 )
 def test_cost(name: str) -> None:
-    assert gmacs(name, 8) == pytest.approx(CATALOGUE[name].gmacs, abs=0.005)
+    assert gmacs(create_model(name, device="meta")) == pytest.approx(CATALOGUE[name].gmacs, abs=0.005)
 
 
 def test_cost_grows_with_frames_and_halves_with_the_tubelet() -> None:
-    assert gmacs("vfl_net", 16) == pytest.approx(54.28, abs=0.005)
-    assert gmacs("vfl_net", 16, tubelet_size=2) == pytest.approx(27.26, abs=0.005)
+    long = Clip(frames=16)
+    assert gmacs(create_model("vfl_net", device="meta"), long) == pytest.approx(54.28, abs=0.005)
+    assert gmacs(create_model("vfl_net", device="meta", tubelet_size=2), long) == pytest.approx(27.26, abs=0.005)
 
 
 def test_any_frame_count_and_size() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import re
 from typing import NamedTuple
 
 
@@ -14,6 +15,10 @@ class Entry(NamedTuple):
     gmacs: float
     input: str
     published: str
+
+    def top1(self) -> dict[str, float]:
+        """Published per cent by data set, of several the first."""
+        return {name: float(share) for name, share in re.findall(r"(\w+) (\d+\.\d+)", self.published)}
 
 
 _FOCAL = "8x224²"
