@@ -80,9 +80,7 @@ def main() -> None:
         print(f"| {name} | {ms:.0f} | {times['online'] / ms:.2f} |")
     forward_only = 1 + flops["teacher"] / (3 * flops["student"])
     print(f"\nBytes saved by the teacher's forward: {sum(saved)}.")
-    print(
-        f"Multiply-adds of an online step against one of the student, forward and twice that back: {forward_only:.2f}."
-    )
+    print(f"Multiply-adds, online step to that of the student (forward and twice it back): {forward_only:.2f}.")
 
 
 def measure(

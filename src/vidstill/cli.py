@@ -21,7 +21,7 @@ Settings = Annotated[tuple[str, ...], tyro.conf.Suppress]
 
 
 def demo(*, out: Path = Path("runs"), seed: int = 0) -> None:
-    """Make a small data set, train on it, test, label a video, write a report: a few minutes on two cores.
+    """Make a small data set, train a teacher, a student alone and a taught one, test, compare, label a video.
 
     Args:
         out: folder of the run folders
@@ -124,6 +124,8 @@ def predict(
     from vidstill.inference.predictor import Predictor, is_live
     from vidstill.inference.predictor import predict as label
 
+    if video is not None and len(sources) > 1:
+        raise ConfigError(f"--video shows one source, {len(sources)} are given: give one file or camera")
     options: dict[str, Any] = {"window": window, "stride": stride, "seconds": seconds}
     with _progress() as report:
         if video is not None and is_live(sources[0]):

@@ -118,6 +118,7 @@ class Train(Section):
     checkpointing: bool = Field(False, description="recompute activations in the backward pass")
     ema: float | None = Field(None, gt=0, lt=1, description="decay of the exponential moving average of the weights")
     patience: int | None = Field(None, ge=1, description="stop after so many epochs without a better top-1")
+    threads: int | None = Field(None, ge=1, description="CPU threads of a step, 1 for tiny networks; null: PyTorch's")
     devices: int = Field(1, ge=1, description="processes on this machine")
     nodes: int = Field(1, ge=1)
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"

@@ -24,6 +24,7 @@ from vidstill.config import ConfigError, Run, resolve
 from vidstill.data.annotations import Annotations, Sample, find_problems, read_annotations
 from vidstill.data.dataset import TrainClips
 from vidstill.data.loader import EpochBatches, train_loader, worker_count
+from vidstill.data.randaugment import parse_policy
 from vidstill.data.synthetic import make_synthetic
 from vidstill.evaluation.report import write_report
 from vidstill.evaluation.views import Evaluation, evaluate, write_predictions
@@ -53,6 +54,7 @@ def train(run: Run, report: Report = lambda event: None) -> Path:
     fabric = make_fabric(run)
     fabric.launch()
     with contextlib.ExitStack() as stack:
+        stack.enter_context(_threads(run.train.threads))
         if fabric.is_global_zero:
             folder = stack.enter_context(open_folder(run))
             stack.enter_context(_train_log(folder))
@@ -60,6 +62,8 @@ def train(run: Run, report: Report = lambda event: None) -> Path:
             folder, report = run.folder, _silent
             logging.getLogger("vidstill").setLevel(logging.ERROR)
         annotations = read_checked(run, fabric, report)
+        if run.augment.randaugment is not None:
+            parse_policy(run.augment.randaugment)  # refused here, not by the first sample
         model = build_model(run, annotations)
         workers, why = worker_count(run.train.workers, processes=fabric.world_size, on_gpu=fabric.device.type == "cuda")
         log.info("device %s, %d process(es), precision %s", fabric.device, fabric.world_size, run.train.precision)
@@ -75,8 +79,9 @@ def train(run: Run, report: Report = lambda event: None) -> Path:
 
         def single_view(candidate: VideoModel) -> dict[str, float]:
             scored = evaluate(
-                candidate, val, clips=1, crops=1, batch=run.train.batch, workers=workers, fabric=fabric
-            ).metrics
+                candidate, val, clips=1, crops=1, batch=run.train.batch, workers=workers, start=run.train.start,
+                fabric=fabric,
+            ).metrics  # fmt: skip
             return {"loss": scored.loss, "top1": scored.top1, "top5": scored.top5}
 
         provenance = {"run": run.name, "seed": run.seed, "vidstill": version("vidstill"), "torch": torch.__version__}
@@ -90,7 +95,7 @@ def train(run: Run, report: Report = lambda event: None) -> Path:
             best = load(folder).to(fabric.device)
             scored = _test(best, held_out, run, fabric, workers, report)
             if fabric.is_global_zero:
-                _record(folder, scored)
+                _record(folder, scored, run)
         if fabric.is_global_zero:
             write_report(folder)
     return folder
@@ -124,7 +129,7 @@ def test(
     workers, _ = worker_count(run.train.workers, processes=fabric.world_size, on_gpu=fabric.device.type == "cuda")
     scored = _test(model, held_out, run, fabric, workers, report)
     if fabric.is_global_zero:
-        _record(folder, scored)
+        _record(folder, scored, run)
         write_report(folder)
     return folder, scored
 
@@ -135,7 +140,7 @@ def _test(
     views = run.test
     return evaluate(
         model, samples, clips=views.clips, crops=views.crops, seed=run.seed if views.random else None,
-        batch=views.batch, workers=workers, fabric=fabric, report=report,
+        batch=views.batch, workers=workers, start=run.train.start, fabric=fabric, report=report,
     )  # fmt: skip
 
 
@@ -162,7 +167,7 @@ def _introduce(
     return introduced
 
 
-def _record(folder: Path, scored: Evaluation) -> None:
+def _record(folder: Path, scored: Evaluation, run: Run) -> None:
     """predictions.csv, and the test's row in metrics.jsonl in place of an earlier one."""
     write_predictions(folder / "predictions.csv", scored)
     m = scored.metrics
@@ -171,7 +176,8 @@ def _record(folder: Path, scored: Evaluation) -> None:
     shares = {name: getattr(m, name) for name in ("loss", "top1", "top5", "mean_class", "calibration_error")}
     unreadable = {"unreadable": len(scored.unreadable), "unreadable_videos": scored.unreadable}
     log_rows = Log(folder, keep=lambda row: row["split"] != "test")
-    log_rows.write({"split": "test", "step": 0, "videos": m.videos, **shares, **unreadable})
+    views = {"clips": run.test.clips, "crops": run.test.crops}
+    log_rows.write({"split": "test", "step": 0, "videos": m.videos, **views, **shares, **unreadable})
 
 
 def make_fabric(run: Run) -> Fabric:
@@ -277,6 +283,16 @@ def _typical_seconds(samples: Sequence[Sample]) -> float | None:
 
 def _silent(event: dict[str, Any]) -> None:
     """Progress is shown by the first process alone."""
+
+
+@contextlib.contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextlib.contextmanager
