@@ -56,7 +56,7 @@ class Clip(Section):
     frames: int = Field(8, ge=1)
     interval: int = Field(4, ge=1, description="dense: frames between two samples; sparse: see Video-FocalNet §4")
     size: int = Field(224, ge=8, description="side of the square input, pixels")
-    sampling: Literal["sparse", "dense"] = "sparse"
+    sampling: Literal["sparse", "dense", "spread"] = "sparse"
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     std: tuple[float, float, float] = (58.395, 57.12, 57.375)
     seconds: float | None = Field(None, gt=0, description="usual length of the training videos; set by training")

@@ -1,0 +1,111 @@
+"""Runners of the DualFormer goldens about the network: forward passes, views, image weights, token labels, Grad-CAM."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from fill import clip
+from focal_model import filled
+from torch import Tensor, nn
+
+from vidstill.models.dualformer import DualFormer
+from vidstill.models.registry import create_model
+from vidstill.models.weights import load_weights
+
+Golden = dict[str, Any]
+Arrays = Mapping[str, np.ndarray]
+
+
+def build(config: Golden, head: Golden | None = None) -> DualFormer:
+    """The network that a golden's config describes, with its head or, where the config is a backbone, without one."""
+    config = config.get("model", config)
+    backbone = dict(config.get("backbone", config))
+    head = head or config.get("cls_head", {"in_channels": backbone["embed_dims"][-1], "num_classes": 0})
+    assert backbone.pop("type") == "DualFormer" and backbone.pop("in_chans", 3) == 3
+    backbone.pop("num_classes", None)
+    assert head["in_channels"] == backbone["embed_dims"][-1] and head.get("spatial_type", "avg") == "avg"
+    backbone["token_head"] = head.get("type") == "I3DHead_TL"
+    backbone["dropout_ratio"] = head.get("dropout_ratio", 0.5)
+    model = create_model("dualformer_tiny", head["num_classes"], **{"drop_path_rate": 0.0, **backbone}).eval()
+    assert isinstance(model, DualFormer)
+    return model
+
+
+def check_keys(model: DualFormer, golden: Golden) -> None:
+    """Names, their order and shapes of the model's state; an annotation model is none of it."""
+    shapes = {key: list(value.shape) for key, value in model.state_dict().items()}
+    floats = {key: shape for key, shape in shapes.items() if not key.endswith("num_batches_tracked")}
+    given = {key: shape for key, shape in golden["keys"].items() if not key.startswith("teacher.")}
+    assert list(floats) == list(given) and floats == given
+    assert shapes.keys() - floats.keys() == {key for key in golden["int_keys"] if not key.startswith("teacher.")}
+
+
+def load_filled(model: DualFormer, golden: Golden) -> dict[str, Tensor]:
+    """Fill the model as the golden says, through a checkpoint as the release writes them; returns its weights."""
+    state = filled(golden["keys"])
+    checkpoint = {"meta": {"epoch": 30}, "state_dict": {f"module.{key}": value for key, value in state.items()}}
+    report = load_weights(model, checkpoint)
+    assert all(key.endswith("num_batches_tracked") for key in report.kept) and not report.resized
+    assert sorted(report.loaded) == sorted(key for key in state if not key.startswith("teacher."))
+    return state
+
+
+def clips(described: Golden) -> Tensor:
+    """The golden's input (…,3,T,H,W), over channels-last memory as a loader hands it over."""
+    x = torch.from_numpy(clip(described["seed"], tuple(described["shape"])))
+    return x.movedim(-4, -1).contiguous().movedim(-1, -4)
+
+
+@torch.no_grad()
+def forward(model: DualFormer, x: Tensor) -> dict[str, Tensor]:
+    """Logits and every intermediate that a golden may ask for, under the golden's names and in its shapes."""
+    seen: dict[str, Tensor] = {}
+    backbone: Any = model.backbone
+    watched: dict[str, nn.Module] = {f"stage{i}": blocks[-1] for i, blocks in enumerate(backbone.blocks, 1)}
+    watched |= {f"patch_embed{i}": embed for i, embed in enumerate(backbone.patch_embeds)}
+    watched |= {f"peg{i}": position for i, position in enumerate(backbone.pos_block)}
+    watched["features"] = backbone.norm
+    hooks = [
+        module.register_forward_hook(lambda module, inputs, output, name=name: seen.update({name: output}))
+        for name, module in watched.items()
+    ]
+    try:
+        logits = model(x)
+        features = model.forward_features(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    outputs = {
+        name: y.flatten(1, 3) if re.match("patch|peg", name) else y.permute(0, 4, 1, 2, 3) for name, y in seen.items()
+    }
+    assert torch.equal(features["features"], outputs["features"])
+    return {**outputs, "logits": logits}
+
+
+def run_model(golden: Golden, arrays: Arrays) -> None:
+    model = build(golden["config"])
+    check_keys(model, golden)
+    for about, module in (("params", model), ("params_backbone", model.backbone)):
+        assert sum(parameter.numel() for parameter in module.parameters()) == golden[about]
+    load_filled(model, golden)
+    outputs = forward(model, clips(golden["input"]))
+    assert set(golden["outputs"]) == set(arrays)
+    for name, about in golden["outputs"].items():
+        ours, expected = outputs[name].numpy(), arrays[name]
+        assert list(ours.shape) == about["shape"], name
+        atol = golden["tolerance"]["rtol_of_max_abs"] * about["max_abs"]
+        np.testing.assert_allclose(stored(ours, about["stored"]), expected, rtol=0, atol=atol, err_msg=name)
+        assert abs(np.abs(ours).max() - about["max_abs"]) <= atol, name
+
+
+def stored(array: np.ndarray, how: str) -> np.ndarray:
+    """What a golden keeps of an array: "whole" or e.g. "array[:, ::2]"."""
+    steps = re.findall(r"(?<=[\[, ]):(?::(\d+))?", how)
+    return array[tuple(slice(None, None, int(step or 1)) for step in steps)]
+
+
+RUNNERS = {"model": run_model}
