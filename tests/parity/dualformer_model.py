@@ -12,6 +12,7 @@ from fill import clip
 from focal_model import filled
 from torch import Tensor, nn
 
+from vidstill.evaluation.views import score_views
 from vidstill.models.dualformer import DualFormer
 from vidstill.models.registry import create_model
 from vidstill.models.weights import load_weights
@@ -108,4 +109,56 @@ def stored(array: np.ndarray, how: str) -> np.ndarray:
     return array[tuple(slice(None, None, int(step or 1)) for step in steps)]
 
 
-RUNNERS = {"model": run_model}
+def run_views(golden: Golden, arrays: Arrays) -> None:
+    for case in golden["cases"]:
+        model = build(golden["config"])
+        load_filled(model, golden)
+        about = {
+            "seed": case.get("input_seed", golden["input"]["seed"]),
+            "shape": case.get("input_shape", golden["input"]["shape"]),
+        }
+        fusion, at_once = case["test_cfg"].get("average_clips") or "none", case["test_cfg"].get("max_testing_views")
+        if case["test_cfg"].get("feature_extraction"):
+            model.reset_classifier(0)
+            fusion = "score"  # the mean of what a model without classifier gives
+        scores = score_views(model, clips(about), fusion=fusion, at_once=at_once)
+        scores = scores.flatten(0, 1) if fusion == "none" else scores
+        atol = golden["tolerance"]["atol"]
+        np.testing.assert_allclose(scores, arrays[case["name"]], rtol=0, atol=atol, err_msg=case["name"])
+
+
+def run_inflation(golden: Golden, arrays: Arrays) -> None:
+    model = build({**golden["config"]})
+    own = {key.removeprefix("backbone."): value for key, value in model.state_dict().items()}
+    assert {key: list(value.shape) for key, value in own.items() if "num_batches" not in key} == golden["keys"]
+    images = filled(golden["source_2d_keys"])
+    report = load_weights(model, images)
+    assert {key for key in images if key not in own} == set(report.ignored)
+    atol, x = golden["tolerance"]["atol"], clips(golden["input"])
+
+    def compare(ours: Tensor, name: str) -> None:
+        np.testing.assert_allclose(ours, arrays[name], rtol=0, atol=atol * max(1.0, np.abs(arrays[name]).max()))
+
+    with torch.no_grad():
+        compare(model.forward_features(x)["features"], "features_mean_init")
+        for key, value in model.state_dict().items():
+            if key.endswith(".lr.3.weight"):
+                assert torch.allclose(value, torch.tensor(1 / value[0].numel()))
+                stage = int(key.split(".")[2])
+                value.fill_((1 / 16, 1 / 4)[stage])  # as released, whatever the kernel
+        compare(model.forward_features(x)["features"], "features_as_released")
+    state = {key.removeprefix("backbone."): value for key, value in model.state_dict().items()}
+    for key, about in golden["result"].items():
+        values = state[key].double()
+        assert list(values.shape) == about["shape"]
+        assert abs(values.sum().item() - about["sum"]) <= 1e-5 * max(1.0, about["abs_sum"]), key
+        assert abs(values.abs().sum().item() - about["abs_sum"]) <= 1e-5 * max(1.0, about["abs_sum"]), key
+    for key, shape in golden["result_arrays"].items():
+        if not key.startswith("features"):
+            compare(state[key][: shape[0]], key)
+
+
+RUNNERS = {
+    ("dualformer", kind): run
+    for kind, run in {"model": run_model, "views": run_views, "inflation": run_inflation}.items()
+}

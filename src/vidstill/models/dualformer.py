@@ -320,6 +320,9 @@ class DualFormer(PackedModel):
         """`stem`, `stage1` … `stage4` and `features`, what the head pools, each (B,C,D,h,w)."""
         return {name: stage.permute(0, 4, 1, 2, 3) for name, stage in self._features(clips).items()}
 
+    def forward_head(self, features: dict[str, Tensor]) -> Tensor:
+        return self.cls_head(features["features"].permute(0, 2, 3, 4, 1))
+
     def _features(self, clips: Tensor) -> dict[str, Tensor]:
         if clips.ndim != 5 or clips.shape[1] != 3 or 0 in clips.shape[2:]:
             raise ValueError(f"clips are (B,3,T,H,W), got {tuple(clips.shape)}")

@@ -123,7 +123,7 @@ def _test(
 ) -> Evaluation:
     views = run.test
     return evaluate(
-        model, samples, clips=views.clips, crops=views.crops, seed=run.seed if views.random else None,
+        model, samples, clips=views.clips, crops=views.crops, seed=run.seed if views.random else None, side=views.side,
         batch=views.batch, workers=workers, fabric=fabric, report=report,
     )  # fmt: skip
 
