@@ -151,13 +151,23 @@ class Test(Section):
     batch: int = Field(4, ge=1, description="videos per step")
 
 
+class TokenLabels(Section):
+    """Dense labels of every token from an annotation model (DualFormer's token labelling)."""
+
+    annotator: Model = Field(Model(name="dualformer_base"), description="a trained model that labels tokens")
+    gamma: float = Field(0.5, ge=0, le=1, description="share of the class loss; the tokens have the rest")
+    top: int = Field(5, ge=1, description="classes that keep their logit")
+    topk_only: bool = Field(False, description="the others get no probability, instead of e⁰ each as released")
+    alignment: Literal["neighbours", "released"] = Field("neighbours", description="time steps that are averaged")
+
+
 class Run(Section):
     """One run: a recipe with its overrides resolved."""
 
     name: str = Field("run", pattern=r"^[\w.+-]+$", description="folder under `out`")
     out: Path = Path("runs")
     seed: int = Field(0, ge=0)
-    objective: Literal["recognise"] = "recognise"
+    objective: Literal["recognise", "token_labels"] = "recognise"
     data: Data = Field(default_factory=Data)
     model: Model = Field(default_factory=Model)
     clip: Clip = Field(default_factory=Clip)
@@ -165,6 +175,7 @@ class Run(Section):
     optim: Optim = Field(default_factory=Optim)
     train: Train = Field(default_factory=Train)
     test: Test = Field(default_factory=Test)
+    token_labels: TokenLabels = Field(default_factory=TokenLabels)
 
     @property
     def folder(self) -> Path:

@@ -9,12 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from dualformer_model import build, clips, load_filled
+from dualformer_model import build, check_keys, clips, load_filled
+from focal_model import filled
 from lightning_fabric import Fabric
 
 from vidstill.config import Optim
+from vidstill.config import TokenLabels as TokenLabelSettings
+from vidstill.evaluation.metrics import topk_accuracy
+from vidstill.evaluation.views import score_views
 from vidstill.models.registry import create_model
+from vidstill.models.weights import load_weights
 from vidstill.objectives.recognise import Recognise
+from vidstill.objectives.token_labels import TokenLabels, token_label_loss, token_targets
 from vidstill.training.loop import train_step
 from vidstill.training.optim import make_optimiser, parameter_groups
 from vidstill.training.schedules import Schedule
@@ -112,7 +118,75 @@ def check_norms(model: torch.nn.Module, expected: dict[str, float], rtol: float,
         assert ours == pytest.approx(expected[name], rel=rtol, abs=1e-4 if without_gradient(name) else 1e-7), name
 
 
+def run_tokenlabel_loss(golden: Golden, arrays: Arrays) -> None:
+    config, outputs, atol = golden["config"], golden["outputs"], golden["tolerance"]["atol"]
+    names = ("cls_score", "token_preds", "teacher_preds", "labels")
+    logits, tokens, annotated, labels = (torch.from_numpy(arrays[name]) for name in names)
+    assert list(logits.shape) == [config["batch"], config["classes"]]
+    np.testing.assert_allclose(token_targets(annotated, config["k"]), arrays["soft_label"], rtol=0, atol=atol)
+    for only, expected in ((False, outputs), (True, golden["variant_topk_only"])):
+        logits, tokens = (values.detach().requires_grad_() for values in (logits, tokens))
+        terms = token_label_loss(
+            logits, tokens, annotated, labels, gamma=config["gamma"], top=config["k"], topk_only=only
+        )
+        for ours, theirs in (("loss", "loss"), ("clip", "loss_class"), ("tokens", "loss_token")):
+            assert theirs not in expected or abs(terms[ours].item() - expected[theirs]) <= atol
+        if not only:
+            terms["loss"].backward()
+            np.testing.assert_allclose(logits.grad, arrays["grad_cls_score"], rtol=0, atol=atol)
+            np.testing.assert_allclose(tokens.grad, arrays["grad_token_preds"], rtol=0, atol=atol)
+        else:
+            ours = token_targets(annotated, config["k"], topk_only=True)
+            np.testing.assert_allclose(ours, arrays[expected["array"]], rtol=0, atol=atol)
+
+
+def run_tokenlabel(golden: Golden, arrays: Arrays) -> None:
+    about, atol = golden["config"], golden["tolerance"]["atol"]
+    model = build(about["student"])
+    annotator = build(about["teacher_backbone"], about["teacher_head"])
+    check_keys(model, golden)
+    teacher = {key: shape for key, shape in golden["keys"].items() if key.startswith("teacher.")}
+    inside = {key.removeprefix("teacher."): value for key, value in filled(teacher).items()}
+    assert not load_weights(annotator, {"state_dict": inside}).ignored
+    assert sum(p.numel() for each in (model, annotator) for p in each.parameters()) == golden["params"]
+    load_filled(model, golden)
+    x, labels = clips(golden["input"]), torch.tensor(golden["input"]["labels"])
+    settings = TokenLabelSettings()  # the released γ and top five
+    objective = TokenLabels(model, annotator, settings)
+    with torch.no_grad():
+        logits, tokens = model.eval().forward_tokens(x)
+        seen = {"logits": logits, "token_logits": tokens, "teacher_token_logits": annotator.annotate(x)}
+        seen["test_prob_1view"] = score_views(model, x[:1, None])
+    for name, ours in seen.items():
+        assert list(ours.shape) == golden["arrays"][name]
+        scale = max(1.0, float(np.abs(arrays[name]).max()))
+        np.testing.assert_allclose(ours, arrays[name], rtol=0, atol=atol * scale, err_msg=name)
+    outputs = golden["outputs"]
+    for suffix in ("as_released", "aligned"):
+        if f"train_loss_{suffix}" not in outputs:
+            continue
+        settings.alignment = "released" if suffix == "as_released" else "neighbours"
+        model.zero_grad()
+        state = {key: value.clone() for key, value in model.state_dict().items()}
+        terms = objective.train()({"clips": x, "targets": labels})
+        assert terms["loss"].item() == pytest.approx(outputs[f"train_loss_{suffix}"], abs=atol)
+        terms["loss"].backward()
+        check_norms(model, outputs[f"grad_norms_{suffix}"], golden["tolerance"]["grad_norms_rtol"])
+        assert not annotator.training
+        with torch.no_grad():
+            scores = model(x).numpy()
+        for k in (1, 5):
+            assert topk_accuracy(scores, labels.numpy(), k) == outputs[f"top{k}_acc"]
+        model.load_state_dict(state)
+
+
 RUNNERS = {
     ("dualformer", kind): run
-    for kind, run in {"lr": run_lr, "param_groups": run_param_groups, "train_step": run_train_step}.items()
+    for kind, run in {
+        "lr": run_lr,
+        "param_groups": run_param_groups,
+        "train_step": run_train_step,
+        "tokenlabel_loss": run_tokenlabel_loss,
+        "tokenlabel": run_tokenlabel,
+    }.items()
 }

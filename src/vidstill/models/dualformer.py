@@ -307,7 +307,7 @@ class DualFormer(PackedModel):
             drop_rate=drop_rate, drop_path_rate=drop_path_rate,
             qkv_bias=qkv_bias, scale=qk_scale, attn_drop=attn_drop_rate,
         )  # fmt: skip
-        self.cls_head = Head(embed_dims[-1], dropout_ratio, token_head)
+        self.cls_head, self.token_head = Head(embed_dims[-1], dropout_ratio, token_head), token_head
         self.apply(self._initialise)
         self.reset_classifier(num_classes)
         self.cam_layer = f"backbone/blocks/{len(depths) - 1}/{depths[-1] - 1}"
@@ -331,7 +331,7 @@ class DualFormer(PackedModel):
 
     def forward_tokens(self, clips: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (B,K), and logits (B,D,h,w,K) of every token by the token head."""
-        if not self.cls_head.tokens:
+        if not self.token_head:
             raise ValueError("this model has no token head: build it with token_head=True")
         features = self._features(clips)["features"]
         return self.cls_head(features), self.cls_head.token_linear(features)

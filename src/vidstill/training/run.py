@@ -28,6 +28,7 @@ from vidstill.evaluation.views import Evaluation, evaluate, write_predictions
 from vidstill.models.registry import VideoModel, create_model
 from vidstill.models.weights import load, load_weights
 from vidstill.objectives.recognise import Recognise
+from vidstill.objectives.token_labels import TokenLabels, load_annotator
 from vidstill.training.checkpoint import Log, open_folder
 from vidstill.training.loop import Report, fit
 from vidstill.video.decode import VideoError, probe
@@ -71,7 +72,7 @@ def train(run: Run, report: Report = lambda event: None) -> Path:
             return {"loss": scored.loss, "top1": scored.top1, "top5": scored.top5}
 
         provenance = {"run": run.name, "seed": run.seed, "vidstill": version("vidstill"), "torch": torch.__version__}
-        fit(run, fabric, Recognise(model), loader, folder, validate=single_view if val else None,
+        fit(run, fabric, build_objective(run, model, fabric), loader, folder, validate=single_view if val else None,
             provenance=provenance, report=report)  # fmt: skip
         del loader  # its processes end before those of the test start
         fabric.barrier()
@@ -206,6 +207,14 @@ def build_model(run: Run, annotations: Annotations) -> VideoModel:
     seconds = run.clip.seconds or _typical_seconds(annotations.splits["train"])
     model.classes, model.input = list(annotations.classes), run.clip.model_copy(update={"seconds": seconds})
     return model
+
+
+def build_objective(run: Run, model: VideoModel, fabric: Fabric) -> nn.Module:
+    """What the run trains for. Raises ValueError for models that do not fit."""
+    if run.objective == "token_labels":
+        annotator = load_annotator(run.token_labels, model.classes or [], fabric.device)
+        return TokenLabels(model, annotator, run.token_labels)
+    return Recognise(model)
 
 
 def _typical_seconds(samples: Sequence[Sample]) -> float | None:
