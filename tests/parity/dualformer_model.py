@@ -13,6 +13,8 @@ from focal_model import filled
 from torch import Tensor, nn
 
 from vidstill.evaluation.views import score_views
+from vidstill.explain.gradcam import grad_cam
+from vidstill.explain.pictures import blend
 from vidstill.models.dualformer import DualFormer
 from vidstill.models.registry import create_model
 from vidstill.models.weights import load_weights
@@ -158,7 +160,36 @@ def run_inflation(golden: Golden, arrays: Arrays) -> None:
             compare(state[key][: shape[0]], key)
 
 
+def run_gradcam(golden: Golden, arrays: Arrays) -> None:
+    model = build(golden["config"])
+    load_filled(model, golden)
+    x, denormalise = clips(golden["input"])[0], golden["input"]["denormalise"]
+    assert golden["input"]["shape"][0] == 1
+    mean, std = (torch.tensor(denormalise[name]).view(3, 1, 1, 1) for name in ("mean", "std"))
+    frames = ((x * std + mean) / 255).permute(0, 2, 3, 4, 1).numpy()
+    for case in golden["cases"]:
+        target = None if case["target"] == "predicted class" else int(case["target"].removeprefix("label "))
+        before = x.clone()
+        cam = grad_cam(model, x, case["layer"], target, at_once=golden["config"]["test_cfg"].get("max_testing_views"))
+        assert torch.equal(x, before)
+        np.testing.assert_allclose(cam.scores, case["preds"][0], rtol=0, atol=1e-5)
+        heat = cam.heat(*x.shape[-2:]).numpy()
+        blended = blend(frames, heat, golden["colormap"], golden["alpha"])
+        assert list(heat.shape) == case["map_shape"] and list(blended.shape) == case["blend_shape"]
+        tolerance = golden["tolerance"]
+        for ours, name in ((heat, "map"), (blended, "blend")):
+            kept = stored(ours, f"array{case['stored']}")
+            atol = tolerance[f"{name}_atol"]
+            np.testing.assert_allclose(kept, arrays[f"{name}_{case['name']}"], rtol=0, atol=atol, err_msg=case["name"])
+            assert abs(ours.mean() - case[f"{name}_mean"]) <= atol
+
+
 RUNNERS = {
     ("dualformer", kind): run
-    for kind, run in {"model": run_model, "views": run_views, "inflation": run_inflation}.items()
+    for kind, run in {
+        "model": run_model,
+        "views": run_views,
+        "inflation": run_inflation,
+        "gradcam": run_gradcam,
+    }.items()
 }

@@ -306,6 +306,7 @@ class VideoFocalNet(PackedModel):
     near zero for hundreds of steps. Raises ValueError for options that contradict.
     """
 
+    channel_axis = -1
     packed: int | None = None  # time steps that `optimise_for_inference` packed the weights for
 
     def __init__(
@@ -359,6 +360,7 @@ class VideoFocalNet(PackedModel):
             self.layers.append(Stage(blocks, None if last else Embed(widths[i], widths[i + 1], *down, 1, norm=True)))
         self.norm = nn.LayerNorm(widths[-1], eps=EPS)
         self.init_std = init_std
+        self.cam_layer = f"layers/{len(depths) - 1}/blocks/{depths[-1] - 1}"
         self.reset_classifier(num_classes)
         self.apply(self._initialise)
 
