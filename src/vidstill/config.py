@@ -54,12 +54,17 @@ class Clip(Section):
     """What one input clip is; also what a model says of itself as `model.input`."""
 
     frames: int = Field(8, ge=1)
-    interval: int = Field(4, ge=1, description="dense: frames between two samples; sparse: see Video-FocalNet §4")
+    interval: int = Field(4, ge=1, description="dense, spread, range: from frame to frame; sparse: shortens the video")
     size: int = Field(224, ge=8, description="side of the square input, pixels")
-    sampling: Literal["sparse", "dense"] = "sparse"
+    sampling: Literal["sparse", "dense", "spread", "range", "gaps", "steps"] = "sparse"
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     std: tuple[float, float, float] = (58.395, 57.12, 57.375)
     seconds: float | None = Field(None, gt=0, description="usual length of the training videos; set by training")
+
+    @property
+    def spans(self) -> bool:
+        """Whether one clip shows the whole video, and not a stretch of it."""
+        return self.sampling in ("sparse", "gaps", "steps")
 
     def same_frames(self, other: Clip) -> bool:
         """Whether the uint8 clips of both formats are the same."""
@@ -87,6 +92,13 @@ class Augment(Section):
     smoothing: float = Field(0.1, ge=0, lt=1, description="label smoothing")
 
 
+class Multiplier(Section):
+    """Of the rate and the weight decay of some parameters."""
+
+    lr: float = Field(1.0, ge=0)
+    decay: float = Field(1.0, ge=0)
+
+
 class Optim(Section):
     """Optimiser and schedule."""
 
@@ -96,8 +108,14 @@ class Optim(Section):
     momentum: float = 0.9
     nesterov: bool = True
     betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = Field(1e-4, ge=0, description="not applied to biases and 1-D tensors")
-    schedule: Literal["cosine", "linear", "step", "constant"] = "cosine"
+    weight_decay: float = Field(1e-4, ge=0, description="not applied to biases and 1-D tensors, without `multipliers`")
+    multipliers: dict[str, Multiplier] = Field(
+        default_factory=dict, description="of parameters whose name holds the key, {backbone: {lr: 0.1}}"
+    )
+    grouping: Literal["combined", "longest"] = Field(
+        "combined", description="where several keys fit: multiply all, or take the longest alone (OpenMMLab)"
+    )
+    schedule: Literal["cosine", "epoch_cosine", "linear", "step", "constant"] = "cosine"
     warmup_epochs: float = Field(0, ge=0)
     warmup_lr: float = Field(0.001, ge=0)
     warmup_prefix: bool = Field(False, description="count the schedule from the end of warm-up")
@@ -133,6 +151,7 @@ class Test(Section):
 
     clips: int = Field(4, ge=1)
     crops: Literal[1, 3] = 3
+    side: int | None = Field(None, ge=8, description="short side before the crop; null: 256/224 of it for one crop")
     random: bool = Field(False, description="random clips, seeded, as the released Video-FocalNet test")
     batch: int = Field(4, ge=1, description="videos per step")
 
@@ -185,13 +204,23 @@ class Distil(Section):
         return self
 
 
+class TokenLabels(Section):
+    """Dense labels of every token from an annotation model (DualFormer's token labelling)."""
+
+    annotator: Model = Field(Model(name="dualformer_base"), description="a trained model that labels tokens")
+    gamma: float = Field(0.5, ge=0, le=1, description="share of the class loss; the tokens have the rest")
+    top: int = Field(5, ge=1, description="classes that keep their logit")
+    topk_only: bool = Field(False, description="the others get no probability, instead of e⁰ each as released")
+    alignment: Literal["neighbours", "released"] = Field("neighbours", description="time steps that are averaged")
+
+
 class Run(Section):
     """One run: a recipe with its overrides resolved."""
 
     name: str = Field("run", pattern=r"^[\w.+-]+$", description="folder under `out`")
     out: Path = Path("runs")
     seed: int = Field(0, ge=0)
-    objective: Literal["recognise", "distil"] = "recognise"
+    objective: Literal["recognise", "distil", "token_labels"] = "recognise"
     data: Data = Field(default_factory=Data)
     model: Model = Field(default_factory=Model)
     clip: Clip = Field(default_factory=Clip)
@@ -200,6 +229,7 @@ class Run(Section):
     train: Train = Field(default_factory=Train)
     test: Test = Field(default_factory=Test)
     distil: Distil = Field(default_factory=Distil)
+    token_labels: TokenLabels = Field(default_factory=TokenLabels)
 
     @property
     def folder(self) -> Path:

@@ -8,7 +8,7 @@ import torch
 
 from vidstill.config import Clip
 from vidstill.evaluation.cost import gmacs
-from vidstill.models import focal
+from vidstill.models import focal, packed
 from vidstill.models.catalogue import CATALOGUE
 from vidstill.models.focal import DropPath, capture_modulators, modulator_map
 from vidstill.models.registry import VideoModel, create_model, list_models
@@ -270,7 +270,7 @@ def test_optimised_logits_are_equal(options: dict[str, object], frames: int) -> 
         assert error <= 3 * allowed + 1e-5 * feature.abs().max(), name
 
 
-needs_packing = pytest.mark.skipif(not focal.can_pack(torch.float32), reason="no x86 CPU with oneDNN")
+needs_packing = pytest.mark.skipif(not packed.can_pack(torch.float32), reason="no x86 CPU with oneDNN")
 
 
 @needs_packing
@@ -301,7 +301,7 @@ def test_going_back_from_the_optimised_form() -> None:
 
 
 def test_optimised_falls_back_to_the_plain_layers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(focal, "can_pack", lambda dtype: False)
+    monkeypatch.setattr(packed, "can_pack", lambda dtype: False)
     model, x = small(), clips()
     plain = model(x)
     assert model.optimise_for_inference().packed is None
@@ -311,7 +311,7 @@ def test_optimised_falls_back_to_the_plain_layers(monkeypatch: pytest.MonkeyPatc
 def test_optimised_in_bfloat16_only_where_the_cpu_has_it(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(focal, "can_pack", lambda dtype: False)
+    monkeypatch.setattr(packed, "can_pack", lambda dtype: False)
     with caplog.at_level(logging.WARNING, "vidstill"):
         model = small().optimise_for_inference(bf16=True)
     assert model.norm.weight.dtype == torch.float32 and "no bfloat16 instructions" in caplog.text
@@ -321,7 +321,7 @@ def test_bfloat16_logits() -> None:
     model, x = small(width=16), clips()
     with torch.inference_mode():
         plain = model(x)
-        if focal.can_pack(torch.bfloat16):
+        if packed.can_pack(torch.bfloat16):
             model.optimise_for_inference(bf16=True)
         logits = model.to(torch.bfloat16)(x)
     assert logits.dtype == torch.float32

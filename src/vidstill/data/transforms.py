@@ -45,23 +45,29 @@ def train_clip(
 
 
 def test_clips(
-    path: str | Path, clip: Clip, clips: int, crops: int, rng: np.random.RandomState | None = None
+    path: str | Path,
+    clip: Clip,
+    clips: int,
+    crops: int,
+    rng: np.random.RandomState | None = None,
+    side: int | None = None,
 ) -> np.ndarray:
     """All views of one test video, uint8 (crops·clips,T,S,S,3), from one decoding pass; view = crop · clips + clip.
 
-    One crop is the centre of the frame at short side 256/224 S; three crops lie along the long side at short side S.
+    One crop is the centre of the frame at short side 256/224 S; three crops lie along the long side at short side S;
+    `side` is another short side than these.
     With `rng` the clips are random. Raises VideoError when the file cannot be read.
     """
     frames = probe(path).frames
     state = rng.get_state() if rng is not None else None
     try:
-        return _test_clips(path, frames, clip, clips, crops, rng)
+        return _test_clips(path, frames, clip, clips, crops, rng, side)
     except FramesMissing as missing:
         if not missing.available:
             raise
         if rng is not None and state is not None:
             rng.set_state(state)
-        return _test_clips(path, missing.available, clip, clips, crops, rng)
+        return _test_clips(path, missing.available, clip, clips, crops, rng, side)
 
 
 test_clips.__test__ = False  # type: ignore[attr-defined]  # the name is not a test's
@@ -217,11 +223,17 @@ def _recoloured(pixels: np.ndarray, clip: Clip, augment: Augment, rng: np.random
 
 
 def _test_clips(
-    path: str | Path, frames: int, clip: Clip, clips: int, crops: int, rng: np.random.RandomState | None
+    path: str | Path,
+    frames: int,
+    clip: Clip,
+    clips: int,
+    crops: int,
+    rng: np.random.RandomState | None,
+    side: int | None,
 ) -> np.ndarray:
     indices = test_indices(frames, clip, clips, rng).reshape(-1)
-    pixels = read_frames(path, indices, short_side=margin_size(clip.size) if crops == 1 else clip.size)
-    return test_views(pixels, clip.size, crops).reshape(crops * clips, clip.frames, clip.size, clip.size, 3)
+    pixels = read_frames(path, indices, short_side=side or (margin_size(clip.size) if crops == 1 else clip.size))
+    return test_views(pixels, clip.size, crops).reshape(-1, clip.frames, clip.size, clip.size, 3)
 
 
 def _source_box(box: Box, height: int, width: int, info: VideoInfo) -> Box:

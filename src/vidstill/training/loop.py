@@ -152,7 +152,7 @@ def fit(
                             "%d unreadable so far (on_error: %s): %s", len(unreadable), run.data.on_error, reason
                         )
                 for group in inner.param_groups:
-                    group["lr"] = schedule.rate(step)
+                    group["lr"] = schedule.rate(step) * group["scale"]
                 torch.manual_seed(sample_seed(run.seed, step, fabric.global_rank))
                 index = step % iterations
                 prepared = prepare(batch, run, plain, fabric.device, moment(), fabric.global_rank, formats)

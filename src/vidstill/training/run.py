@@ -35,6 +35,7 @@ from vidstill.objectives.cache import LogitCache
 from vidstill.objectives.distil import Distil
 from vidstill.objectives.recognise import Recognise
 from vidstill.objectives.teachers import Teacher, class_difference, load_teachers
+from vidstill.objectives.token_labels import TokenLabels, load_annotator
 from vidstill.training.checkpoint import Log, TrainingError, open_folder
 from vidstill.training.loop import Report, fit
 from vidstill.video.decode import VideoError, probe
@@ -139,7 +140,7 @@ def _test(
 ) -> Evaluation:
     views = run.test
     return evaluate(
-        model, samples, clips=views.clips, crops=views.crops, seed=run.seed if views.random else None,
+        model, samples, clips=views.clips, crops=views.crops, seed=run.seed if views.random else None, side=views.side,
         batch=views.batch, workers=workers, start=run.train.start, fabric=fabric, report=report,
     )  # fmt: skip
 
@@ -254,6 +255,9 @@ def build_objective(
     """What the run trains for; `iterations` per epoch. Raises ValueError for a teacher that does not fit."""
     if run.objective == "recognise":
         return Recognise(model)
+    if run.objective == "token_labels":
+        annotator = load_annotator(run.token_labels, annotations.classes, fabric.device)
+        return TokenLabels(model, annotator, run.token_labels)
     settings = run.distil
     teachers = load_teachers(settings, annotations.classes, run.clip, fabric.device)
     cache = None
