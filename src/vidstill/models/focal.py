@@ -307,7 +307,7 @@ class VideoFocalNet(PackedModel):
     """
 
     channel_axis = -1
-    packed: int | None = None  # time steps that `optimise_for_inference` packed the weights for
+    packed: tuple[int, int, int] | None = None  # steps, height and width that the weights are packed for
 
     def __init__(
         self,
@@ -448,10 +448,10 @@ class VideoFocalNet(PackedModel):
         report.notes.append(f"tubelet_size {tubelet} taken from the file")
 
     def pack(self) -> None:
-        self._pack(self.input.frames // self.tubelet_size, (self.input.size, self.input.size))
+        self._pack(self.input.frames // self.tubelet_size, self.input.size, self.input.size)
 
-    def _pack(self, steps: int, sides: tuple[int, int]) -> None:
-        self.packed = steps
+    def _pack(self, steps: int, *sides: int) -> None:
+        self.packed = steps, *sides  # type: ignore[assignment]
         for stage, grid in zip(self.layers, self._grids(sides), strict=True):
             for module in stage.modules():
                 if isinstance(module, Block | Embed):
@@ -459,8 +459,9 @@ class VideoFocalNet(PackedModel):
 
     def _embed(self, clips: Tensor) -> Tensor:
         self._check_input(clips)
-        if self.packed not in (None, steps := clips.shape[2] // self.tubelet_size):
-            self._pack(steps, (clips.shape[3], clips.shape[4]))
+        shape = clips.shape[2] // self.tubelet_size, clips.shape[3], clips.shape[4]
+        if self.packed not in (None, shape):
+            self._pack(*shape)  # kernels chosen for another grid take seven times as long
         return self.pos_drop(self.patch_embed(self._as_weights(clips).permute(0, 2, 3, 4, 1)))
 
     def _grids(self, sides: Sequence[int]) -> list[tuple[int, ...]]:
