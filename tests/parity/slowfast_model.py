@@ -74,7 +74,9 @@ def build(config: Golden) -> VideoModel:
         "fusion_kernel": s["FUSION_KERNEL_SZ"],
     }
     if name != "ResNet":
-        return create_model("slowfast_dual_r50" if name == "SlowFastDualAttention" else "slowfast_r50", **options).eval()
+        return create_model(
+            "slowfast_dual_r50" if name == "SlowFastDualAttention" else "slowfast_r50", **options
+        ).eval()
     arch, _, nopool = config["MODEL.ARCH"].partition("_")
     options |= {"pathways": (arch,), "early_stride": r["STRIDE_1X1"]}
     if nopool:

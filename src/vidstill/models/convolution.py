@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from vidstill.models.layers import Packs
+from vidstill.models.layers import Packs, can_pack
 
+_DIRECT = can_pack(torch.float32)
 Size = Sequence[int]  # along T, H and W
 
 
@@ -67,28 +67,59 @@ class Conv3d(Packs, nn.Conv3d):
 def conv_norm(
     x: Tensor, conv: Conv3d, norm: nn.Module | None = None, act: str = "none", plus: Tensor | None = None
 ) -> Tensor:
-    """x (B,C,T,H,W) → act(norm(conv(x)) + plus); act: none, relu or relu6."""
+    """x (B,C,T,H,W) → act(norm(conv(x)) + plus); act: none, relu or relu6. A norm in eval mode is folded."""
     if conv.packs is not None and conv.packed is None:
         _pack(conv, norm, x)
     see, back, axes = conv.geometry()
-    sides = conv.padding[axes], conv.stride[axes], conv.dilation[axes]
-    if conv.packed is None:
-        weight = conv.weight.flatten(2).unflatten(2, conv.kernel_size[axes])
-        convolve: Any = F.conv3d if len(sides[0]) == 3 else F.conv2d
-        padding, stride, dilation = sides
-        y = back(convolve(see(x), weight, conv.bias, stride, padding, dilation, conv.groups), x)
-        y = y if norm is None else norm(y)
-        return activate(y if plus is None else y + plus, act)
-    weight, bias = conv.packed
-    geometry = (*map(list, sides), conv.groups)
-    fused, bounds = ("hardtanh", [0.0, 6.0]) if act == "relu6" else (act, [])
+    geometry = conv.padding[axes], conv.stride[axes], conv.dilation[axes], conv.groups
+    if conv.packed is not None:
+        return back(_packed(see(x), conv.packed, geometry, act, None if plus is None else see(plus)), x)
+    folds = isinstance(norm, nn.BatchNorm3d) and not norm.training
+    weight, bias = fold(conv, norm) if folds else (conv.weight, conv.bias)
+    y = back(_convolve(see(x), _flat(weight, axes), bias, *geometry), x)
+    y = y if norm is None or folds else norm(y)
+    return activate(y if plus is None else y + plus, act)
+
+
+def fold(conv: Conv3d, norm: nn.Module | None) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias of the convolution that does the work of a norm in eval mode too."""
+    if norm is None:
+        return conv.weight, conv.bias
+    assert isinstance(norm, nn.BatchNorm3d) and norm.running_var is not None and norm.running_mean is not None
+    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    offset = norm.running_mean if conv.bias is None else norm.running_mean - conv.bias
+    return conv.weight * scale.view(-1, 1, 1, 1, 1), norm.bias - offset * scale
+
+
+def _flat(weight: Tensor, axes: slice) -> Tensor:
+    """Without the kernel's axes that are 1 and not looked at."""
+    return weight.flatten(2).unflatten(2, weight.shape[2:][axes])
+
+
+def _convolve(
+    x: Tensor, weight: Tensor, bias: Tensor | None, padding: Size, stride: Size, dilation: Size, groups: int
+) -> Tensor:
+    if _DIRECT and x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and _alone():
+        # What PyTorch itself calls, but for small batches on one thread, where it takes a slower way.
+        return torch.mkldnn_convolution(x, weight, bias, padding, stride, dilation, groups)
+    convolve: Any = F.conv3d if weight.ndim == 5 else F.conv2d
+    return convolve(x, weight, bias, stride, padding, dilation, groups)
+
+
+def _alone() -> bool:
+    """Nobody follows the call: neither gradients nor compiler nor autocast."""
+    return not (torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"))
+
+
+def _packed(x: Tensor, kernel: Kernel, geometry: tuple[Any, ...], act: str, plus: Tensor | None) -> Tensor:
+    *sides, groups = geometry
+    arguments = (*map(list, sides), groups)
     if plus is not None:
-        relu = "relu" if act == "relu" else None
-        y = torch.ops.mkldnn._convolution_pointwise.binary(
-            see(x), see(plus), weight, bias, *geometry, "add", None, relu, [], None
+        return torch.ops.mkldnn._convolution_pointwise.binary(
+            x, plus, *kernel, *arguments, "add", None, act if act == "relu" else None, [], None
         )
-        return back(y, x)
-    return back(torch.ops.mkldnn._convolution_pointwise(see(x), weight, bias, *geometry, fused, bounds, ""), x)
+    fused, bounds = ("hardtanh", [0.0, 6.0]) if act == "relu6" else (act, [])
+    return torch.ops.mkldnn._convolution_pointwise(x, *kernel, *arguments, fused, bounds, "")
 
 
 def activate(x: Tensor, act: str) -> Tensor:
@@ -183,15 +214,10 @@ def _take(y: Tensor, x: Tensor) -> Tensor:
 
 
 def _pack(conv: Conv3d, norm: nn.Module | None, x: Tensor) -> None:
-    weight, bias = conv.weight, conv.bias
-    if isinstance(norm, nn.BatchNorm3d):
-        weight, bias = fuse_conv_bn_weights(
-            weight, bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
-        )  # type: ignore[arg-type,assignment]
     see, _, axes = conv.geometry()
-    weight = weight.detach().to(conv.packs).flatten(2).unflatten(2, conv.kernel_size[axes])
-    packed = torch.ops.mkldnn._reorder_convolution_weight(
-        weight, list(conv.padding[axes]), list(conv.stride[axes]), list(conv.dilation[axes]), conv.groups,
-        list(see(x).shape),
-    )  # fmt: skip
-    conv.packed = Kernel(packed, None if bias is None else bias.detach().to(conv.packs))
+    weight, bias = (None if part is None else part.detach().to(conv.packs) for part in fold(conv, norm))
+    assert weight is not None
+    sides = list(conv.padding[axes]), list(conv.stride[axes]), list(conv.dilation[axes])
+    shape = list(see(x).shape)
+    packed = torch.ops.mkldnn._reorder_convolution_weight(_flat(weight, axes), *sides, conv.groups, shape)
+    conv.packed = Kernel(packed, bias)

@@ -369,9 +369,7 @@ def slowfast_shufflenetv2(
 
 
 @register_model
-def slowfast_mobilenetv2(
-    num_classes: int = 400, *, width: float = 1.0, beta: int = 8, **options: Any
-) -> LightSlowFast:
+def slowfast_mobilenetv2(num_classes: int = 400, *, width: float = 1.0, beta: int = 8, **options: Any) -> LightSlowFast:
     """MobileNetV2 in both pathways; K400 48.1."""
 
     def first(pathway: int, channels: int) -> Layers:
@@ -437,7 +435,9 @@ def slowfast_ghostnet(num_classes: int = 400, *, width: float = 1.0, beta: int =
         return LightHead(sum(outs), *rest, before, after)
 
     stages = [Stage("s0", first)]
-    stages += [Stage(f"s{n}", partial(stage, rows), f"s{n}_fuse" if n < 5 else None) for n, rows in enumerate(GHOSTNET, 1)]
+    stages += [
+        Stage(f"s{n}", partial(stage, rows), f"s{n}_fuse" if n < 5 else None) for n, rows in enumerate(GHOSTNET, 1)
+    ]
     return _two(num_classes, stages, head, "s5", beta, options)
 
 
