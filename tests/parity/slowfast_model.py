@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import functools
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from fill import clip, fill
+from slowfast_configs import configuration
 from torch import Tensor, nn
 
 from vidstill.evaluation.views import scores_of
@@ -82,6 +82,10 @@ def build(config: Golden) -> VideoModel:
     if nopool:
         options["pool_frames"] = False
     return create_model("slow_r50", **options).eval()
+
+
+def build_from_overrides(yaml: str, overrides: list[str]) -> VideoModel:
+    return build(configuration(yaml, overrides))
 
 
 def filled(keys: dict[str, list[int]], prefix: str = "") -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,9 +21,7 @@ from vidstill.models.convolution import Conv3d, Norm, activate, conv_norm, max_p
 from vidstill.models.layers import can_pack, keep_freed_memory
 from vidstill.models.registry import VideoModel
 from vidstill.models.subnorm import whole_state
-
-if TYPE_CHECKING:
-    from vidstill.models.weights import Report
+from vidstill.models.weights import Report, inflate
 
 Activation = Literal["softmax", "sigmoid", "relu"]
 Features = list[Tensor]
@@ -242,10 +240,21 @@ class PathwayNet(VideoModel):
         return f"{self.head_name}.weight", f"{self.head_name}.bias"
 
     def adapt_weights(self, state: dict[str, Tensor], head: str, report: Report) -> dict[str, Tensor]:
-        """Multigrid files hold split norms, see `whole_state`."""
-        state, renamed = whole_state(state, self.state_dict())
+        """Caffe2 names, split norms of multigrid training, and networks for images; counters may be missing."""
+        own = self.state_dict()
+        state = self.rename_weights(state, report)
+        state, renamed = whole_state(state, own)
         if renamed:
             report.notes.append(f"{len(renamed)} statistics of split batch norms renamed, e.g. {renamed[0]}")
+        if any(value.ndim == 4 for value in state.values()):
+            classifier = {key: value for key, value in state.items() if key in self.head_keys}
+            state = {**inflate(state, own, report), **classifier}  # another size there is for `load_weights` to judge
+            report.kept = {key: why for key, why in report.kept.items() if key not in classifier}
+        report.kept |= {key: "counter" for key in own if key not in state and key.endswith("num_batches_tracked")}
+        return state
+
+    def rename_weights(self, state: dict[str, Tensor], report: Report) -> dict[str, Tensor]:
+        """Another library's names, where its releases of this network can be read."""
         return state
 
     def optimise_for_inference(self, bf16: bool = False) -> PathwayNet:

@@ -6,6 +6,7 @@ SlowFast Networks (ICCV 2019, arXiv 1812.03982), Non-local Neural Networks (CVPR
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
@@ -28,6 +29,7 @@ from vidstill.models.pathways import (
     attend,
 )
 from vidstill.models.registry import check_options, register_model
+from vidstill.models.weights import Report
 
 PerStage = Sequence[Sequence[int]]
 
@@ -261,6 +263,49 @@ class SlowFast(PathwayNet):
         for module in self.modules():
             if isinstance(module, Bottleneck | NonLocal):
                 nn.init.zeros_((module.c_bn if isinstance(module, Bottleneck) else module.bn).weight)
+
+    def rename_weights(self, state: dict[str, Tensor], report: Report) -> dict[str, Tensor]:
+        """Caffe2's names; what it keeps for its optimiser is left."""
+        if "conv1_w" not in state:
+            return state
+        report.ignored |= dict.fromkeys(filter(_NOT_WEIGHTS.search, state), "of Caffe2's optimiser")
+        report.notes.append("Caffe2 names")
+        return {caffe2_name(blob): value for blob, value in state.items() if blob not in report.ignored}
+
+
+_NOT_WEIGHTS = re.compile("momentum|lr|model_iter")
+_LEAVES = {
+    "w": "weight", "b": "bias", "bn_s": "bn.weight", "bn_b": "bn.bias", "bn_rm": "bn.running_mean",
+    "bn_riv": "bn.running_var",
+}  # fmt: skip
+_BLOB = re.compile(
+    r"(?P<fast>t_)?(?:"
+    r"(?P<stem>(?:res_)?conv1)|"
+    r"(?P<fusion>pool1|res(?P<fused>\d)_\d+_branch2c_bn)_subsample|"
+    r"res(?P<stage>\d)_(?P<block>\d+)_branch(?P<branch>1|2[abc])|"
+    r"nonlocal_conv(?P<nl_stage>\d)_(?P<nl_block>\d+)(?:_(?P<nl_conv>theta|phi|g|out))?|"
+    r"(?P<head>pred))_(?P<leaf>w|b|bn_s|bn_b|bn_rm|bn_riv)"
+)
+
+
+def caffe2_name(blob: str) -> str:
+    """The key of a Caffe2 blob, e.g. t_res2_0_branch2a_bn_s → s2.pathway1_res0.branch2.a_bn.weight."""
+    found = _BLOB.fullmatch(blob)
+    if found is None:
+        return blob
+    pathway, leaf = 1 if found["fast"] else 0, _LEAVES[found["leaf"]]
+    if found["stem"]:
+        return f"s1.pathway{pathway}_stem.{leaf if leaf.startswith('bn') else f'conv.{leaf}'}"
+    if found["fusion"]:
+        return f"s{found['fused'] or 1}_fuse.{leaf if leaf.startswith('bn') else f'conv_f2s.{leaf}'}"
+    if found["nl_stage"]:
+        convolution = f"conv_{found['nl_conv']}." if found["nl_conv"] else ""
+        return f"s{found['nl_stage']}.pathway{pathway}_nonlocal{found['nl_block']}.{convolution}{leaf}"
+    if found["head"]:
+        return f"head.projection.{leaf}"
+    branch = ".".join(found["branch"])  # 1, or 2.a, 2.b, 2.c
+    joint = "_" if leaf.startswith("bn") else "."
+    return f"s{found['stage']}.pathway{pathway}_res{found['block']}.branch{branch}{joint}{leaf}"
 
 
 def _check_options(pathways: Sequence[str], alpha: int, beta: int, width: int) -> None:

@@ -20,17 +20,19 @@ class SubNorm(nn.Module):
     makes of those of the parts. Parameters are shared; the names in the state dict are those of the releases.
     """
 
-    def __init__(self, norm: Norm, splits: int) -> None:
+    def __init__(self, norm: nn.BatchNorm3d, splits: int) -> None:
         super().__init__()
-        width, options = norm.num_features, {"eps": norm.eps, "momentum": norm.momentum, "affine": False}
-        device = norm.weight.device
-        self.num_features, self.splits = width, splits
+        self.splits = splits
         self.weight, self.bias = norm.weight, norm.bias
-        self.bn = Norm(width, **options, device=device)  # type: ignore[arg-type]
-        self.split_bn = nn.BatchNorm3d(width * splits, **options, device=device)  # type: ignore[arg-type]
-        self.bn.load_state_dict({name: getattr(norm, name) for name in _STATISTICS})
-        for name in _STATISTICS[:2]:
-            getattr(self.split_bn, name).copy_(getattr(norm, name).repeat(splits))
+        self.bn, self.split_bn = (
+            nn.BatchNorm3d(width, norm.eps, norm.momentum, affine=False, device=norm.weight.device)
+            for width in (norm.num_features, norm.num_features * splits)
+        )
+        for target in (self.bn, self.split_bn):
+            for name in ("running_mean", "running_var"):
+                statistic = getattr(norm, name)
+                getattr(target, name).copy_(statistic.repeat(target.num_features // norm.num_features))
+            target.num_batches_tracked.copy_(norm.num_batches_tracked)  # type: ignore[union-attr]
         self.train(norm.training)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -47,20 +49,20 @@ class SubNorm(nn.Module):
 
     @torch.no_grad()
     def aggregate(self) -> None:
-        """mean of the means; mean of the variances and the variance of the means."""
-        means, variances = (
-            statistic.view(self.splits, -1) for statistic in (self.split_bn.running_mean, self.split_bn.running_var)
-        )  # type: ignore[union-attr]
-        mean = means.mean(0)
-        self.bn.running_mean.copy_(mean)  # type: ignore[union-attr]
-        self.bn.running_var.copy_(variances.mean(0) + (means - mean).square().mean(0))  # type: ignore[union-attr]
+        """Mean of the means; mean of the variances and variance of the means."""
+        part, whole = self.split_bn, self.bn
+        assert part.running_mean is not None and part.running_var is not None
+        means, variances = (statistic.view(self.splits, -1) for statistic in (part.running_mean, part.running_var))
+        whole.running_mean, mean = means.mean(0), means.mean(0)
+        whole.running_var = variances.mean(0) + (means - mean).square().mean(0)
+        whole.num_batches_tracked = part.num_batches_tracked
 
     def whole(self) -> Norm:
         """The plain norm with the same parameters and the aggregated statistics."""
         self.aggregate()
-        norm = Norm(self.num_features, eps=self.bn.eps, momentum=self.bn.momentum, device=self.weight.device)
+        norm = Norm(self.bn.num_features, self.bn.eps, self.bn.momentum, device=self.weight.device)
+        norm.load_state_dict({**self.bn.state_dict(), "weight": self.weight, "bias": self.bias})
         norm.weight, norm.bias = self.weight, self.bias
-        norm.load_state_dict(self.bn.state_dict(), strict=False)
         return norm.train(self.training)
 
 
@@ -73,7 +75,7 @@ def split_norms(model: nn.Module, splits: int) -> None:
         if isinstance(module, SubNorm) and module.splits != splits:
             module = module.whole()
             model.set_submodule(name, module)
-        if isinstance(module, Norm) and splits > 1 and not name.endswith(".bn.bn") and module.affine:
+        if isinstance(module, Norm) and splits > 1:
             model.set_submodule(name, SubNorm(module, splits))
 
 
@@ -89,13 +91,13 @@ def whole_state(state: Mapping[str, Any], plain: Mapping[str, Any]) -> tuple[dic
     `X.bn.running_mean` becomes `X.running_mean` where the plain model has that; `X.split_bn.…` falls away. The
     released renaming did this only for norms called "bn": files of light networks hold the others as they were.
     """
-    renamed, whole = [], {}
+    whole, renamed = {}, []
     for key, value in state.items():
         owner, _, leaf = key.rpartition(".")
         if owner.endswith(".split_bn"):
             continue
-        if owner.endswith(".bn") and leaf in _STATISTICS and (target := f"{owner[:-3]}.{leaf}") in plain:
+        if owner.endswith(".bn") and leaf in _STATISTICS and (name := f"{owner[:-3]}.{leaf}") in plain:
             renamed.append(key)
-            key = target
+            key = name
         whole[key] = value
     return whole, renamed
