@@ -16,12 +16,23 @@ import focal_model
 import focal_training
 import numpy as np
 import pytest
+import slowfast_model
+import slowfast_weights
 
 FOLDER = Path(os.environ.get("VIDSTILL_GOLDENS") or Path(__file__).parents[1] / "goldens")
 
 RUNNERS: dict[tuple[str, str], Callable[[dict[str, Any], Mapping[str, np.ndarray]], None]] = {
     kind if isinstance(kind, tuple) else ("focal", kind): run
-    for module in (focal_model, focal_data, focal_training, dualformer_data, dualformer_model, dualformer_training)
+    for module in (
+        focal_model,
+        focal_data,
+        focal_training,
+        dualformer_data,
+        dualformer_model,
+        dualformer_training,
+        slowfast_model,
+        slowfast_weights,
+    )
     for kind, run in module.RUNNERS.items()
 }
 
@@ -32,8 +43,8 @@ NOT_YET = {
         "dualformer": "cfg_options longvideo",
         "gkd": "bmp det_aux_losses det_eval det_frame_sampling det_inference det_inference_fusion det_multisegment "
         "det_softnms det_ssl_augment det_train_step det_windows model rec_losses rec_train_step rec_transforms",
-        "slowfast": "caffe2_names checkpoint_keys cmda_unit e3d_pipeline gradcam inflate lr meter model multigrid "
-        "optim_groups precise_bn sampling shortcycle subbn testview train_step",
+        "slowfast": "e3d_pipeline gradcam lr meter multigrid "
+        "optim_groups precise_bn sampling shortcycle testview train_step",
     }.items()
     for kind in kinds.split()
 }

@@ -73,9 +73,15 @@ class Evaluation:
         return "\n".join(lines)
 
 
-def fuse(logits: Tensor) -> Tensor:
-    """Logits of views (…,V,K) → sum over the views of their probabilities (…,K) (Video-FocalNet test rule)."""
-    return logits.softmax(-1).sum(-2)
+def scores_of(logits: Tensor, activation: str) -> Tensor:
+    """What a view scores: softmax, or sigmoid where classes do not exclude each other, or relu (released GhostNet)."""
+    return logits.softmax(-1) if activation == "softmax" else getattr(logits, activation)()
+
+
+def fuse(logits: Tensor, activation: str = "softmax", ensemble: str = "sum") -> Tensor:
+    """Logits of views (…,V,K) → sum or maximum over the views of their scores (…,K)."""
+    scores = scores_of(logits, activation)
+    return scores.sum(-2) if ensemble == "sum" else scores.amax(-2)
 
 
 @dataclasses.dataclass

@@ -21,7 +21,7 @@ class Entry(NamedTuple):
         return {name: float(share) for name, share in re.findall(r"(\w+) (\d+\.\d+)", self.published)}
 
 
-_FOCAL, _DUAL = "8x224²", "32x224²"
+_FOCAL, _DUAL, _FAST, _SLOW, _LIGHT = "8x224²", "32x224²", "32x224²", "8x224²", "16x112²"
 
 CATALOGUE = {
     "dualformer_tiny": Entry("dualformer", 21_972_560, 59.86, _DUAL, "K400 79.5"),
@@ -33,6 +33,19 @@ CATALOGUE = {
     "video_focalnet_tiny": Entry("focal", 49_553_272, 63.00, _FOCAL, "K400 79.8"),
     "video_focalnet_small": Entry("focal", 88_735_168, 124.33, _FOCAL, "K400 81.4"),
     "video_focalnet_base": Entry("focal", 157_389_216, 220.65, _FOCAL, "K400 83.6; K600 86.7; SSv2 71.1"),
+    "slowfast_r50": Entry("slowfast", 34_566_448, 50.31, _FAST, "K400 77.0 at 256²"),
+    "slowfast_r101": Entry("slowfast", 53_774_928, 0, _FAST, "K400 77.9 at 256²"),
+    "slowfast_dual_r50": Entry("slowfast", 33_982_000, 105.66, _FAST, ""),
+    "slow_r50": Entry("slowfast", 32_454_096, 0, _SLOW, "K400 74.8 at 256²"),
+    "c2d_r50": Entry("slowfast", 24_327_632, 0, _SLOW, "K400 67.2 at 256²"),
+    "i3d_r50": Entry("slowfast", 28_043_472, 0, _SLOW, "K400 73.5 at 256²"),
+    "slowfast_shufflenet": Entry("light3d", 1_611_983, 0.37, _LIGHT, "K400 55.0 at width 2"),
+    "slowfast_shufflenetv2": Entry("light3d", 1_949_727, 0.313, _LIGHT, "K400 38.5; 48.0 at width 2"),
+    "slowfast_mobilenetv2": Entry("light3d", 3_120_418, 0.545, _LIGHT, "K400 48.1"),
+    "slowfast_ghostnet": Entry("light3d", 4_651_628, 0.949, _LIGHT, "K400 46.0"),
+    "shufflenet_3d": Entry("light3d", 1_329_304, 0.188, _LIGHT, "K400 51.1 at width 2; Jester 93.5"),
+    "shufflenetv2_3d": Entry("light3d", 1_709_180, 0.186, _LIGHT, "K400 47.3; Jester 93.7 at width 2"),
+    "mobilenetv2_3d": Entry("light3d", 2_866_448, 0.519, _LIGHT, "K400 38.5; Jester 94.6"),
 }
 
 

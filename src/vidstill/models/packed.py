@@ -27,9 +27,9 @@ class PackedModel(Packs, VideoModel):
         """Give up gradients for speed, in place; eval mode.
 
         On x86 CPUs weights are prepacked for oneDNN, beside the released ones: up to three times the memory, logits
-        equal to 1e-5. It fits clips like `input`, and is made anew for others. Elsewhere the plain layers stay. `bf16` runs in bfloat16
-        (logits to about 1 %, returned in the clips' dtype) unless the CPU would have to emulate it. `train()`, `to()`
-        and loading weights go back to the plain layers.
+        equal to 1e-5. It fits clips like `input`, and is made anew for others. Elsewhere the plain layers stay. `bf16`
+        runs in bfloat16 (logits to about 1 %, returned in the clips' dtype) unless the CPU would have to emulate it.
+        `train()`, `to()` and loading weights go back to the plain layers.
         """
         self.eval()
         device = next(self.parameters()).device.type

@@ -8,6 +8,7 @@ stand-in whose library need not be installed. Names that serve only to run code 
 from __future__ import annotations
 
 import pickle
+import re
 import struct
 import zipfile
 from collections import OrderedDict
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -101,6 +103,38 @@ class _Storage:
         self.values = torch.frombuffer(raw, dtype=dtype) if raw else torch.empty(0, dtype=dtype)
 
 
+class _ArrayType:
+    """A numpy dtype: only numbers."""
+
+    def __init__(self, code: str = "", *_: Any) -> None:
+        self.code, self.order = code, "="
+
+    def __setstate__(self, state: Sequence[Any]) -> None:
+        self.order = "=" if state[1] == "|" else state[1]
+
+
+class _Array:
+    """A numpy array that becomes a tensor when the pickle is read."""
+
+    def __init__(self, *_: Any) -> None:
+        self.tensor = torch.empty(0)
+
+    def __setstate__(self, state: Sequence[Any]) -> None:
+        _, shape, kind, fortran, raw = state
+        if not re.fullmatch("[fiub][1248]", kind.code):
+            raise pickle.UnpicklingError(f"an array of {kind.code}")
+        raw = raw.encode("latin1") if isinstance(raw, str) else raw  # Python 2 wrote strings
+        dtype = np.dtype(kind.code).newbyteorder(kind.order)
+        array = np.frombuffer(raw, dtype).reshape(shape, order="F" if fortran else "C")
+        self.tensor = torch.from_numpy(array.astype(kind.code))
+
+
+def _tensors(value: Any) -> Any:
+    if isinstance(value, dict) and any(isinstance(v, dict | _Array) for v in value.values()):
+        return {key: _tensors(v) for key, v in value.items()}
+    return value.tensor if isinstance(value, _Array) else value
+
+
 def _rebuild_tensor(storage: _Storage, offset: int, size: Sequence[int], stride: Sequence[int], *_: Any) -> Tensor:
     return storage.values.as_strided(tuple(size), tuple(stride), offset)
 
@@ -115,6 +149,9 @@ _KNOWN: dict[str, Callable[..., Any]] = {
     "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
     "torch._utils._rebuild_parameter": _rebuild_parameter,
     "torch._utils._rebuild_parameter_with_state": _rebuild_parameter,
+    "numpy.dtype": _ArrayType,
+    "numpy.core.multiarray._reconstruct": _Array,
+    "numpy._core.multiarray._reconstruct": _Array,
 }
 
 
@@ -175,7 +212,7 @@ def _read_stream(file: IO[bytes]) -> Any:
     reader = objects()
     first = next(reader)
     if first != MAGIC:
-        return first
+        return _tensors(first)
     _, _, value, keys = (next(reader) for _ in range(4))  # protocol, byte order and sizes, the object, its storages
     for key in keys:
         (count,) = struct.unpack("<q", file.read(8))

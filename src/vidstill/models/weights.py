@@ -21,7 +21,7 @@ from vidstill.models.registry import VideoModel, create_model
 from vidstill.models.unpickle import read_pickled
 
 FORMAT = 1  # of <stem>.json
-WRAPPERS = ("model", "state_dict", "model_state", "model_state_dict")
+WRAPPERS = ("model", "state_dict", "model_state", "model_state_dict", "blobs")
 PREFIXES = re.compile(r"^(module\.|_orig_mod\.)+")  # left by DataParallel, DDP and torch.compile
 
 
@@ -111,6 +111,26 @@ def find_state_dict(value: Any, name: str) -> dict[str, Tensor]:
     if all(PREFIXES.match(key) for key in tensors):
         tensors = {PREFIXES.sub("", key): value for key, value in tensors.items()}
     return tensors
+
+
+def inflate(images: Mapping[str, Tensor], own: Mapping[str, Tensor], report: Report) -> dict[str, Tensor]:
+    """Weights of a network for images in the shapes of the same network for videos, `own`.
+
+    (C',C,H,W) becomes (C',C,T,H,W): repeated along time and divided by T, so that a still video gives what the image
+    gave. Weights of any other shape stay the model's, and `report` says so.
+    """
+    state: dict[str, Tensor] = {}
+    for key, value in images.items():
+        target = own.get(key, value)
+        if value.ndim == 4 and target.ndim == 5 and value.shape == target.shape[:2] + target.shape[3:]:
+            steps = target.shape[2]
+            value = value.unsqueeze(2).expand(target.shape) / steps
+            report.resized[key] = f"repeated over {steps} time steps, divided by {steps}"
+        if value.shape == target.shape:
+            state[key] = value
+        else:
+            report.kept[key] = f"the file's is {_shape(value)}"
+    return state
 
 
 def save(

@@ -1,0 +1,223 @@
+"""3-D convolutions, norms and poolings on channels-last clips, with a form for inference: oneDNN on folded weights.
+
+Features are (B,C,T,H,W) over the memory (B,T,H,W,C). A kernel that does not look along time is the 2-D one on frames
+(B·T,C,H,W), one that only looks along time is one on pictures (B,C,T,H·W): both are views of the same memory, and
+PyTorch gives them to its fast libraries where a Conv3d of batch 1 falls to im2col.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vidstill.models.layers import Packs, can_pack
+
+_DIRECT = can_pack(torch.float32)
+Size = Sequence[int]  # along T, H and W
+
+
+class Norm(nn.BatchNorm3d):
+    """Batch norm that multigrid training may split (see `subnorm`); the others stay whole, as in the releases."""
+
+
+class Kernel(NamedTuple):
+    """A convolution with its norm folded in, packed for oneDNN."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+
+class Conv3d(Packs, nn.Conv3d):
+    """Without bias and "same" unless said otherwise; kernel, stride and dilation along T, H and W."""
+
+    packed: Kernel | None = None
+    packs: torch.dtype | None = None  # set: pack at the next call, in that type
+
+    def __init__(
+        self,
+        channels: int,
+        width: int,
+        kernel: Size = (1, 1, 1),
+        stride: Size = (1, 1, 1),
+        *,
+        groups: int = 1,
+        dilation: int = 1,
+        bias: bool = False,
+    ) -> None:
+        dilations = (1, dilation, dilation)
+        padding = tuple(k // 2 * d for k, d in zip(kernel, dilations, strict=True))
+        super().__init__(channels, width, tuple(kernel), tuple(stride), padding, dilations, groups, bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return conv_norm(x, self)
+
+    def geometry(self) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor], slice]:
+        """How to see (B,C,T,H,W) so that the kernel has the fewest axes, the way back, and which axes those are."""
+        if self.kernel_size[0] == self.stride[0] == 1:
+            return frames_of, clips_of, slice(1, 3)
+        if self.kernel_size[1:] == self.stride[1:] == (1, 1):
+            return pictures_of, unpicture, slice(0, 2)
+        return _same, _take, slice(0, 3)
+
+
+def conv_norm(
+    x: Tensor, conv: Conv3d, norm: nn.Module | None = None, act: str = "none", plus: Tensor | None = None
+) -> Tensor:
+    """x (B,C,T,H,W) → act(norm(conv(x)) + plus); act: none, relu or relu6. A norm in eval mode is folded."""
+    if conv.packs is not None and conv.packed is None:
+        _pack(conv, norm, x)
+    see, back, axes = conv.geometry()
+    geometry = conv.padding[axes], conv.stride[axes], conv.dilation[axes], conv.groups
+    if conv.packed is not None:
+        return back(_packed(see(x), conv.packed, geometry, act, None if plus is None else see(plus)), x)
+    folds = isinstance(norm, nn.BatchNorm3d) and not norm.training
+    weight, bias = fold(conv, norm) if folds else (conv.weight, conv.bias)
+    y = back(_convolve(see(x), _flat(weight, axes), bias, *geometry), x)
+    y = y if norm is None or folds else norm(y)
+    return activate(y if plus is None else y + plus, act)
+
+
+def fold(conv: Conv3d, norm: nn.Module | None) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias of the convolution that does the work of a norm in eval mode too."""
+    if norm is None:
+        return conv.weight, conv.bias
+    assert isinstance(norm, nn.BatchNorm3d) and norm.running_var is not None and norm.running_mean is not None
+    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    offset = norm.running_mean if conv.bias is None else norm.running_mean - conv.bias
+    return conv.weight * scale.view(-1, 1, 1, 1, 1), norm.bias - offset * scale
+
+
+def _flat(weight: Tensor, axes: slice) -> Tensor:
+    """Without the kernel's axes that are 1 and not looked at."""
+    return weight.flatten(2).unflatten(2, weight.shape[2:][axes])
+
+
+def _convolve(
+    x: Tensor, weight: Tensor, bias: Tensor | None, padding: Size, stride: Size, dilation: Size, groups: int
+) -> Tensor:
+    if _DIRECT and x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and _alone():
+        # What PyTorch itself calls, but for small batches on one thread, where it takes a slower way.
+        return torch.mkldnn_convolution(x, weight, bias, padding, stride, dilation, groups)
+    convolve: Any = F.conv3d if weight.ndim == 5 else F.conv2d
+    return convolve(x, weight, bias, stride, padding, dilation, groups)
+
+
+def _alone() -> bool:
+    """Nobody follows the call: neither gradients nor compiler nor autocast."""
+    return not (torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"))
+
+
+def _packed(x: Tensor, kernel: Kernel, geometry: tuple[Any, ...], act: str, plus: Tensor | None) -> Tensor:
+    *sides, groups = geometry
+    arguments = (*map(list, sides), groups)
+    if plus is not None:
+        return torch.ops.mkldnn._convolution_pointwise.binary(
+            x, plus, *kernel, *arguments, "add", None, act if act == "relu" else None, [], None
+        )
+    fused, bounds = ("hardtanh", [0.0, 6.0]) if act == "relu6" else (act, [])
+    return torch.ops.mkldnn._convolution_pointwise(x, *kernel, *arguments, fused, bounds, "")
+
+
+def activate(x: Tensor, act: str) -> Tensor:
+    """In place: whatever comes out of a norm or a sum is nobody else's."""
+    if act == "none":
+        return x
+    return F.relu_(x) if act == "relu" else F.hardtanh_(x, 0.0, 6.0)
+
+
+class Chain(nn.Sequential):
+    """Layers in turn, a convolution with the norm and the activation that follow it in one call."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        layers = [*self]
+        while layers:
+            layer = layers.pop(0)
+            if not isinstance(layer, Conv3d):
+                x = layer(x)
+                continue
+            norm = layers.pop(0) if layers and isinstance(layers[0], nn.BatchNorm3d) else None
+            act = layers.pop(0) if layers and isinstance(layers[0], nn.ReLU | nn.ReLU6) else None
+            x = conv_norm(x, layer, norm, _ACTS[type(act)])
+        return x
+
+
+_ACTS = {type(None): "none", nn.ReLU: "relu", nn.ReLU6: "relu6"}
+
+
+class MaxPool(nn.Module):
+    """Kernel and stride along T, H, W; "same" padding for odd kernels."""
+
+    def __init__(self, kernel: Size, stride: Size) -> None:
+        super().__init__()
+        self.kernel, self.stride = tuple(kernel), tuple(stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return max_pool(x, self.kernel, self.stride)
+
+
+def max_pool(x: Tensor, kernel: Size, stride: Size) -> Tensor:
+    """Along H and W, then along T: the same maximum as at once, from fast 2-D kernels."""
+    padding = [k // 2 if k % 2 else 0 for k in kernel]
+    if max(kernel[1:]) > 1:
+        x = clips_of(F.max_pool2d(frames_of(x), tuple(kernel[1:]), tuple(stride[1:]), tuple(padding[1:])), x)
+    if kernel[0] > 1:
+        x = unpicture(F.max_pool2d(pictures_of(x), (kernel[0], 1), (stride[0], 1), (padding[0], 0)), x)
+    return x
+
+
+def avg_pool(x: Tensor, steps: int) -> Tensor:
+    """Means of 3×3 places with stride 2, zeros beyond the edge counted, and of `steps` time steps with that stride."""
+    x = clips_of(F.avg_pool2d(frames_of(x), 3, 2, 1), x)
+    return x if steps == 1 else unpicture(F.avg_pool2d(pictures_of(x), (steps, 1)), x)
+
+
+def frames_of(x: Tensor) -> Tensor:
+    """(B,C,T,H,W) → (B·T,C,H,W)."""
+    return x.permute(0, 2, 3, 4, 1).flatten(0, 1).permute(0, 3, 1, 2)
+
+
+def clips_of(frames: Tensor, x: Tensor) -> Tensor:
+    """(B·T,C,H,W) → (B,C,T,H,W) with the clips of x."""
+    return frames.permute(0, 2, 3, 1).unflatten(0, (len(x), -1)).permute(0, 4, 1, 2, 3)
+
+
+def pictures_of(x: Tensor) -> Tensor:
+    """(B,C,T,H,W) → (B,C,T,H·W)."""
+    return x.permute(0, 2, 3, 4, 1).flatten(2, 3).permute(0, 3, 1, 2)
+
+
+def unpicture(picture: Tensor, x: Tensor) -> Tensor:
+    """(B,C,T,H·W) → (B,C,T,H,W) with the grid of x."""
+    return picture.permute(0, 2, 3, 1).unflatten(2, x.shape[3:]).permute(0, 4, 1, 2, 3)
+
+
+def tokens_of(x: Tensor) -> Tensor:
+    """(B,C,T,H,W) → (B,T·H·W,C)."""
+    return x.permute(0, 2, 3, 4, 1).flatten(1, 3)
+
+
+def untoken(tokens: Tensor, x: Tensor) -> Tensor:
+    """(B,T·H·W,C) → (B,C,T,H,W) with the grid of x."""
+    return tokens.unflatten(1, x.shape[2:]).permute(0, 4, 1, 2, 3)
+
+
+def _same(x: Tensor) -> Tensor:
+    return x
+
+
+def _take(y: Tensor, x: Tensor) -> Tensor:
+    return y
+
+
+def _pack(conv: Conv3d, norm: nn.Module | None, x: Tensor) -> None:
+    see, _, axes = conv.geometry()
+    weight, bias = (None if part is None else part.detach().to(conv.packs) for part in fold(conv, norm))
+    assert weight is not None
+    sides = list(conv.padding[axes]), list(conv.stride[axes]), list(conv.dilation[axes])
+    shape = list(see(x).shape)
+    packed = torch.ops.mkldnn._reorder_convolution_weight(_flat(weight, axes), *sides, conv.groups, shape)
+    conv.packed = Kernel(packed, bias)
