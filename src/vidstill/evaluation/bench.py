@@ -123,7 +123,7 @@ def bench(
             row.cost = outcome
             if (scatter := (outcome.ms_high - outcome.ms_low) / outcome.ms) > UNSTEADY:
                 log.warning(
-                    "%s: its times scatter by %.0f%%: measure again on a quiet machine", row.name, 100 * scatter
+                    "%s: its times scatter by %.0f%%: measure on a quiet machine", row.name, 100 * scatter
                 )
         elif len(rows) == 1:
             raise ValueError(f"{row.name} cannot be measured: {outcome.reason}")
