@@ -122,9 +122,7 @@ def bench(
         if not isinstance(outcome, Lost):
             row.cost = outcome
             if (scatter := (outcome.ms_high - outcome.ms_low) / outcome.ms) > UNSTEADY:
-                log.warning(
-                    "%s: its times scatter by %.0f%%: measure on a quiet machine", row.name, 100 * scatter
-                )
+                log.warning("%s: its times scatter by %.0f%%: measure on a quiet machine", row.name, 100 * scatter)
         elif len(rows) == 1:
             raise ValueError(f"{row.name} cannot be measured: {outcome.reason}")
         else:
