@@ -215,6 +215,7 @@ def bench(
         )  # fmt: skip
     columns = {title: column for title, column in table(rows).items() if title not in DETAILS}
     shown = Table(*columns, box=None, header_style="bold")
+    shown.columns[0].no_wrap = True
     for cells in zip(*columns.values(), strict=True):
         shown.add_row(*(cell.shown for cell in cells))
     _say(shown)

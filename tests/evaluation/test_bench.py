@@ -1,6 +1,7 @@
 """Runs and registered models side by side: what is one row, what is shown, what is refused."""
 
 import csv
+import dataclasses
 import json
 import logging
 import statistics
@@ -106,6 +107,16 @@ def test_without_a_test_there_is_a_dash_and_a_word(tmp_path: Path, caplog: pytes
         rows, _ = bench([a_run(tmp_path / "run", top1=None), a_run(tmp_path / "other", width=16)], out=tmp_path)
     assert [cell.shown for cell in table(rows)["top-1 %"]] == ["–", "80.0"]
     assert "run has no test result: `vidstill test" in caplog.text
+
+
+def test_times_that_scatter_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    unsteady = dataclasses.replace(COST, ms_high=20.0)
+    monkeypatch.setattr(module, "isolated", lambda *_: [(0, unsteady)])
+    with caplog.at_level(logging.WARNING, "vidstill"):
+        bench([a_run(tmp_path / "run")], out=tmp_path)
+    assert "run: its times scatter by 65%" in caplog.text
 
 
 def test_without_settings_a_run_stands_alone(tmp_path: Path) -> None:

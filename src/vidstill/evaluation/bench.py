@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 SEED = re.compile(r"-s\d+$")  # what tells the folders of one run with several seeds apart
 PATIENCE = 3600.0  # seconds for one model
+UNSTEADY = 0.2  # distance of the quartiles over the median; a quiet machine stays below a tenth
 NOTHING = "–"
 DETAILS = ("network", "tested on", "weights MB", "clip")  # columns for which a terminal is too narrow
 
@@ -120,6 +121,8 @@ def bench(
         ((_, outcome),) = isolated(_cost, [(row.source or row.model, threads, options)], [PATIENCE], 1)
         if not isinstance(outcome, Lost):
             row.cost = outcome
+            if (scatter := (outcome.ms_high - outcome.ms_low) / outcome.ms) > UNSTEADY:
+                log.warning("%s: its times scatter by %.0f%%: measure on a quiet machine", row.name, 100 * scatter)
         elif len(rows) == 1:
             raise ValueError(f"{row.name} cannot be measured: {outcome.reason}")
         else:
@@ -252,17 +255,17 @@ def _cells(row: Row) -> dict[str, Cell]:
     quartiles = f" ({_digits(cost.ms_low)}–{_digits(cost.ms_high)})" if cost else ""
     return {
         "name": text(row.name),
-        "network": text(row.model if row.source else ""),
         "top-1 %": Cell(NOTHING if top1 is None else f"{top1:.1f}{spread}", top1),
-        "tested on": text(row.tested),
         "published top-1 %": text("; ".join(f"{name} {share:.1f}" for name, share in row.published.items())),
-        "teacher": text(row.teacher),
         "parameters": amount("parameters", " M", 1e-6),
         "GMACs": amount("gmacs"),
         "ms per clip": amount("ms", quartiles),
         "memory MB": amount("memory_mb"),
         "weights MB": amount("weights_mb"),
         "clip": text(f"{cost.frames} × {cost.size}²" if cost else ""),
+        "tested on": text(row.tested),
+        "teacher": text(row.teacher),
+        "network": text(row.model if row.source else ""),
     }
 
 

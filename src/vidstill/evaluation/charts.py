@@ -121,7 +121,7 @@ def pareto_chart(series: Mapping[str, Sequence[Point]], across: str) -> str:
             kind = dot if p in best else f"{dot} dominated"
             drawn.append(f'<path class="{line} spread" d="M{x:.1f} {above:.1f}V{below:.1f}"/>' if spread else "")
             drawn.append(f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="{DOT}">{told}</circle>')
-            taken += [(x - 1, above, x + 1, below), (x - DOT, y - DOT, x + DOT, y + DOT)]
+            taken += [(x - 1, above, x + 1, below), _around(x, y, DOT)]
     order = sorted(points, key=lambda p: (-p.y, p.x))  # the best find the best places
     drawn += _names([(p.name, *place(p.x, p.y)) for p in order], (LEFT, top, right, bottom), taken)
     return _svg(PARETO_WIDTH, PARETO_HEIGHT, drawn)
@@ -261,28 +261,41 @@ def _confusion_picture(shares: np.ndarray) -> str:
 
 def _names(points: Sequence[tuple[str, float, float]], inside: Box, taken: list[Box]) -> Iterator[str]:
     """The names that find a place outside of what is `taken`, which grows by them."""
+    names: list[Box] = []
     for name, x, y in points:
         short = _short(name)
+        crossed = [*names, *(_around(at_x, at_y, DOT) for _, at_x, at_y in points if (at_x, at_y) != (x, y))]
         for box, away in _places(x, y, CHARACTER * len(short)):
+            end_x, end_y = min(max(x, box[0]), box[2]), min(max(y, box[1]), box[3])
+            steps = [n / 10 for n in range(1, 10)] if away else []
+            leader = [_around(x + t * (end_x - x), y + t * (end_y - y), 2) for t in steps]
             if _outside(box, inside) or any(_overlap(box, other) for other in taken):
                 continue
-            taken.append(box)
+            if any(_overlap(part, other) for part in leader for other in crossed):
+                continue
+            names.append(box)
+            taken += [box, *leader]
             if away:
-                near = min(max(x, box[0]), box[2]), min(max(y, box[1]), box[3])
-                yield f'<path class="leader" d="M{x:.1f} {y:.1f}L{near[0]:.1f} {near[1]:.1f}"/>'
+                yield f'<path class="leader" d="M{x:.1f} {y:.1f}L{end_x:.1f} {end_y:.1f}"/>'
             yield _text((box[0] + box[2]) / 2, box[3] - 3, escape(short), "middle", ' class="ink"')
             break
 
 
 def _places(x: float, y: float, wide: float, tall: float = 13.0) -> Iterator[tuple[Box, bool]]:
     """Boxes for a name around its point, the best first; whether each is so far away that a line has to lead there."""
+    straight, slanted = ((1, 0), (-1, 0), (0, -1), (0, 1)), ((0.7, 0.7), (0.4, 0.9), (0.9, 0.4))
     beside = DOT + 3
-    for distance in (beside, 18.0, 32.0, 50.0, 72.0):
-        for across, down in ((1, 0), (-1, 0), (0, -1), (0, 1), (1, -1), (-1, -1), (1, 1), (-1, 1)):
-            shift = distance * (0.7 if across and down else 1.0)
-            left = x + across * shift + (across - 1) * wide / 2
-            upper = y + down * shift + (down - 1) * tall / 2
-            yield (left, upper, left + wide, upper + tall), distance > beside
+    for distance in (beside, 18.0, 32.0, 50.0, 72.0, 100.0):
+        slants = ((side * dx, up * dy) for dx, dy in slanted for up in (-1, 1) for side in (1, -1))
+        for across, down in itertools.chain(straight, slants):
+            middle_x = x + distance * across + math.copysign(wide / 2, across) * (across != 0)
+            middle_y = y + distance * down + math.copysign(tall / 2, down) * (down != 0)
+            box = middle_x - wide / 2, middle_y - tall / 2, middle_x + wide / 2, middle_y + tall / 2
+            yield box, distance > beside
+
+
+def _around(x: float, y: float, radius: float) -> Box:
+    return x - radius, y - radius, x + radius, y + radius
 
 
 def _outside(box: Box, inside: Box) -> bool:
