@@ -268,6 +268,32 @@ class TestTrainClip:
         for seed in range(3):
             assert np.array_equal(transforms.train_clip(video, clip, Augment(), rng(seed))[0], honest[seed])
 
+    def test_other_formats_show_the_same_place_at_the_same_moments(self, video):
+        """The picture moves 3 pixels a frame, so that wrong moments or boxes would differ."""
+        clip, augment = Clip(frames=4, size=48), Augment(scale=(0.5, 1), erase=0.5)
+        others = [Clip(frames=8, size=48), Clip(frames=4, size=96), Clip(frames=4, size=48, mean=(1, 2, 3))]
+        for seed in range(4):
+            (alone,) = transforms.train_clip(video, clip, augment, rng(seed))
+            first, finer, larger, same = transforms.train_clip(video, clip, augment, rng(seed), others)
+            assert np.array_equal(first, alone)
+            assert finer.shape == (8, 48, 48, 3) and larger.shape == (4, 96, 96, 3)
+            shrunk = np.stack([cv2.resize(frame, (48, 48), interpolation=cv2.INTER_AREA) for frame in larger])
+            assert np.abs(shrunk.astype(int) - first).mean() < 8
+            assert np.abs(same.astype(int) - first).mean() < 40  # erased with its own mean
+            assert np.abs(finer[::2].astype(int) - first).mean() < np.abs(finer[::2].astype(int) - first[::-1]).mean()
+
+    def test_one_decoding_pass_per_size(self, video, monkeypatch):
+        sizes, read = [], transforms.read_frames
+
+        def counted(*arguments, size, **options):
+            sizes.append(size)
+            return read(*arguments, size=size, **options)
+
+        monkeypatch.setattr(transforms, "read_frames", counted)
+        others = [Clip(frames=8, size=32), Clip(frames=2, size=48)]
+        transforms.train_clip(video, Clip(frames=4, size=32), PLAIN, rng(), others)
+        assert sorted(sizes) == [(32, 32), (48, 48)]
+
     def test_nothing_decodes(self, video, monkeypatch):
         monkeypatch.setattr(transforms, "read_frames", no_frames)
         with pytest.raises(VideoError):

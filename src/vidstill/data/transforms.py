@@ -178,11 +178,16 @@ def colour_matrix(mean: Sequence[float], steps: Sequence[tuple[str, float]]) -> 
     return matrix[:3]
 
 
-def erase(clip: np.ndarray, colour: Sequence[float], rng: np.random.RandomState) -> np.ndarray:
-    """`clip` (T,H,W,3) with one random box, 1/50 to 1/3 of the frame, filled with `colour` in all frames."""
-    height, width = clip.shape[1:3]
+def erase(
+    clip: np.ndarray, colour: Sequence[float], rng: np.random.RandomState, frame: tuple[int, int] | None = None
+) -> np.ndarray:
+    """`clip` (T,H,W,3) with one random box, 1/50 to 1/3 of the frame, filled with `colour` in all frames.
+
+    With `frame` (H,W) the box is drawn in a frame of that size: the same place in clips of any size.
+    """
+    height, width = frame or clip.shape[1:3]
     box = random_resized_crop(height, width, (0.02, 1 / 3), (0.3, 1 / 0.3), rng, _position(rng))
-    x1, y1, x2, y2 = box
+    x1, y1, x2, y2 = rescale(box, height, width, *clip.shape[1:3])
     erased = clip.copy()
     erased[:, y1:y2, x1:x2] = np.rint(colour)
     return erased
@@ -201,16 +206,21 @@ def _train_clip(
     height, width = short_side_size(info.height, info.width, margin_size(clip.size))
     box = random_resized_crop(height, width, augment.scale, augment.ratio, rng, _position(rng))
     box = _source_box(box, height, width, info)
-    state, samples = rng.get_state(), []
-    for other in (clip, *others):
-        rng.set_state(state)
-        at = indices if other is clip else matching_indices(indices, frames, clip, other)
-        pixels = read_frames(path, at, box=box, size=(other.size, other.size))
-        samples.append(_recoloured(pixels, other, augment, rng))
-    return samples
+    formats = (clip, *others)
+    wanted = [indices, *(matching_indices(indices, frames, clip, other) for other in others)]
+    state, samples = rng.get_state(), {}
+    for size in {form.size for form in formats}:  # one decoding pass for each
+        alike = [n for n, form in enumerate(formats) if form.size == size]
+        pixels = read_frames(path, np.concatenate([wanted[n] for n in alike]), box=box, size=(size, size))
+        for n, part in zip(alike, np.split(pixels, np.cumsum([len(wanted[n]) for n in alike])[:-1]), strict=True):
+            rng.set_state(state)
+            samples[n] = _augmented(part, formats[n], augment, rng, (clip.size, clip.size))
+    return [samples[n] for n in range(len(formats))]
 
 
-def _recoloured(pixels: np.ndarray, clip: Clip, augment: Augment, rng: np.random.RandomState) -> np.ndarray:
+def _augmented(
+    pixels: np.ndarray, clip: Clip, augment: Augment, rng: np.random.RandomState, frame: tuple[int, int]
+) -> np.ndarray:
     if rng.random_sample() < augment.flip:
         # cv2 flips 3-byte pixels forty times faster than numpy copies them.
         pixels = cv2.flip(pixels.reshape(-1, *pixels.shape[2:]), 1).reshape(pixels.shape)
@@ -218,7 +228,7 @@ def _recoloured(pixels: np.ndarray, clip: Clip, augment: Augment, rng: np.random
         pixels = randaugment(pixels, parse_policy(augment.randaugment), rng)
     pixels = recolour(pixels, augment, rng)
     if rng.random_sample() < augment.erase:
-        pixels = erase(pixels, clip.mean, rng)
+        pixels = erase(pixels, clip.mean, rng, frame)
     return pixels
 
 
