@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import copy
 import random
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,10 +12,12 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pytest
 import torch
 from fill import clip as fill_clip
 from focal_data import write_lossless
 
+from vidstill import config
 from vidstill.config import Clip
 from vidstill.data import blending, sampling, transforms
 from vidstill.data.loader import share_of_rank
@@ -185,6 +189,21 @@ def run_metrics(golden: Golden, arrays: Arrays) -> None:
     assert abs(metrics.mean_video_precision(scores, several) - outputs["mmit_mean_average_precision"]) <= atol
 
 
+def run_cfg_options(golden: Golden, arrays: Arrays) -> None:
+    for text, expected in golden["values"]["rows"]:
+        released = ast.literal_eval(expected)
+        # The release keeps the word, we read it as no value.
+        assert config.parse_value(text, text) == (None if released == "None" else released), text
+    for case in golden["merges"]:
+        values = copy.deepcopy(golden["base"])
+        if "error" in case["result"]:
+            with pytest.raises(config.ConfigError):
+                config.put_all(values, ["--cfg-options", *case["args"]])
+            continue
+        config.put_all(values, ["--cfg-options", *case["args"]])
+        assert values == case["result"], case["args"]
+
+
 RUNNERS = {
     ("dualformer", kind): run
     for kind, run in {
@@ -193,5 +212,6 @@ RUNNERS = {
         "pipeline": run_pipeline,
         "blending": run_blending,
         "metrics": run_metrics,
+        "cfg_options": run_cfg_options,
     }.items()
 }

@@ -32,17 +32,16 @@ def write_modulators(
     modulator, or the product of both. Errors are those of `modulator_maps`, and VideoError.
     """
     pixels, captured = _look(model, source)
-    names = list(captured)
-    stages = [name for name, after in zip(names, [*names[1:], ""], strict=True) if name[:9] != after[:9]]
+    stages = {name.split(".")[1]: block for name, block in captured.items()}  # the last block of each
     if Path(path).suffix.lower() == ".png":
         rows, captions = [list(pixels)], ["frames"]
-        for name in (stages[0], stages[-1]):
+        for stage in (next(iter(stages)), next(reversed(stages))):
             for each in ("spatial", "temporal"):
-                rows.append(_bytes(colour(heat(captured[name], each, pixels.shape[1:3]))))
-                captions.append(f"{each}, {name}")
+                rows.append(_bytes(colour(heat(stages[stage], each, pixels.shape[1:3]))))
+                captions.append(f"{each}, stage {int(stage) + 1}")
         steps = max(1, len(pixels) // len(rows[1]))
         return write_png(Path(path), grid([rows[0][::steps], *rows[1:]], captions))
-    maps = [heat(captured[name], kind, pixels.shape[1:3]) for name in stages]
+    maps = [heat(block, kind, pixels.shape[1:3]) for block in stages.values()]
     frames = pixels[:: max(1, len(pixels) // len(maps[0]))]
     pictures = []
     for number, frame in enumerate(frames):
