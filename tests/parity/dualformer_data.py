@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import json
 import random
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +23,7 @@ from vidstill.config import Clip
 from vidstill.data import blending, sampling, transforms
 from vidstill.data.loader import share_of_rank
 from vidstill.evaluation import metrics
+from vidstill.inference import frame_labels
 from vidstill.video.decode import read_frames
 from vidstill.video.pixels import short_side_size
 
@@ -204,6 +206,29 @@ def run_cfg_options(golden: Golden, arrays: Arrays) -> None:
         assert values == case["result"], case["args"]
 
 
+def run_longvideo(golden: Golden, arrays: Arrays) -> None:
+    scored: list[list[int]] = []
+
+    def score(window: list[int]) -> np.ndarray:
+        scored.append([window[0], window[-1]])
+        rng = np.random.RandomState(sum(window) % 9973)
+        scores = np.exp(2.5 * rng.standard_normal(len(golden["labels"])))
+        return (scores / scores.sum()).astype(np.float32)
+
+    assert "sum of its 1-based frame numbers mod 9973" in golden["fake_model"]
+    for case in golden["cases"]:
+        scored.clear()
+        missing = set(case["unreadable_frames"])
+        frames = [None if n in missing else n for n in range(1, case["num_frames"] + 1)]
+        windows = frame_labels.frame_windows(
+            frames, case["sample_length"], step=case["input_step"], stride=case["stride"], rng=np.random.RandomState(0)
+        )
+        labelled = frame_labels.label_frames(windows, score, golden["labels"], case["threshold"])
+        said = {number: frame_labels.describe(ranked) for number, _, ranked in labelled}
+        assert json.loads(json.dumps(said)) == case["json"]
+        assert scored == case["windows_first_last"] and len(scored) == case["num_predictions"]
+
+
 RUNNERS = {
     ("dualformer", kind): run
     for kind, run in {
@@ -213,5 +238,6 @@ RUNNERS = {
         "blending": run_blending,
         "metrics": run_metrics,
         "cfg_options": run_cfg_options,
+        "longvideo": run_longvideo,
     }.items()
 }

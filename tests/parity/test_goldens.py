@@ -29,7 +29,6 @@ RUNNERS: dict[tuple[str, str], Callable[[dict[str, Any], Mapping[str, np.ndarray
 NOT_YET = {
     (family, kind)
     for family, kinds in {
-        "dualformer": "longvideo",
         "gkd": "bmp det_aux_losses det_eval det_frame_sampling det_inference det_inference_fusion det_multisegment "
         "det_softnms det_ssl_augment det_train_step det_windows model rec_losses rec_train_step rec_transforms",
         "slowfast": "caffe2_names checkpoint_keys cmda_unit e3d_pipeline gradcam inflate lr meter model multigrid "
