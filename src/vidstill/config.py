@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import re
 from collections.abc import Sequence
@@ -290,12 +291,11 @@ def resolve(recipe: str | Path | None = None, overrides: Sequence[str] = ()) -> 
         if not isinstance(loaded, dict):
             raise ConfigError(f"{path}: a recipe is a mapping of settings, this is a {type(loaded).__name__}")
         values = {"name": path.stem, **loaded}
-    written = values.get("objective", "recognise")
-    given = dict(_parse_overrides(overrides))
-    for key, value in given.items():
-        _put(values, key, value)
-    if "name" in values and "name" not in given and (objective := values.get("objective", written)) != written:
-        values["name"] += f"-{objective}"  # the student's run is not the plain one
+    written, name = values.get("objective", "recognise"), values.get("name")
+    put_all(values, overrides)
+    objective = values.get("objective", written)
+    if objective != written and name is not None and not any(re.match("--name(=|$)", token) for token in overrides):
+        values["name"] = f"{name}-{objective}"  # the student's run is not the plain one
     return validate(values, str(recipe or "settings"))
 
 
@@ -318,28 +318,89 @@ def _find(recipe: str) -> Path:
     raise ConfigError(f"no recipe {recipe!r}{_suggest(recipe, recipe_names())}; `vidstill recipes` lists them")
 
 
+def put_all(values: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Put overrides into nested settings; sections that are missing are made, list entries are numbered from 0."""
+    for key, value in _parse_overrides(overrides):
+        _put(values, key, value)
+
+
 def _parse_overrides(tokens: Sequence[str]) -> list[tuple[str, Any]]:
-    """`--a.b value` and `--a.b=value`; a flag without a value is true. Values are YAML."""
+    """`--a.b value` and `--a.b=value`; a flag without a value is true. OpenMMLab's `--cfg-options a.b=value …` too."""
     pairs: list[tuple[str, Any]] = []
     rest = list(tokens)
     while rest:
         token = rest.pop(0)
+        if token == "--cfg-options":
+            while rest and not rest[0].startswith("--") and "=" in rest[0]:
+                rest[0] = f"--{rest[0]}"
+                pairs += _parse_overrides([rest.pop(0)])
+            continue
         if not token.startswith("--"):
             raise ConfigError(f"unexpected argument {token!r}: settings are given as --section.key value")
         key, equals, text = token[2:].partition("=")
         if not equals:
             text = rest.pop(0) if rest and not rest[0].startswith("--") else "true"
-        pairs.append((key.replace("-", "_"), parse_yaml(text, f"--{key}")))
+        pairs.append((key.replace("-", "_"), parse_value(text, f"--{key}")))
     return pairs
 
 
+def parse_value(text: str, source: str) -> Any:
+    """The value of an override: YAML, and with it OpenMMLab's `1,2`, `(1,2)` and lists in quotes.
+
+    >>> parse_value("(train,1),(val,0.5)", "--workflow")
+    [('train', 1), ('val', 0.5)]
+    """
+    text = text.strip()
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
+        text = text[1:-1]
+    parts = _split(text)
+    if len(parts) > 1 and not text.startswith("{"):
+        return [parse_value(part, source) for part in parts]
+    inside = _split(text[1:-1])
+    if text[:1] + text[-1:] == "[]":
+        return [parse_value(part, source) for part in inside if part.strip()]
+    if text[:1] + text[-1:] == "()" and len(inside) > 1:  # else a regular expression
+        return tuple(parse_value(part, source) for part in inside if part.strip())
+    for number in (int, float):
+        with contextlib.suppress(ValueError):
+            return number(text)
+    words = {"true": True, "false": False, "none": None, "null": None}
+    if text.lower() in words:
+        return words[text.lower()]
+    return parse_yaml(text, source) if text[:1] in ("{", "[") else text
+
+
+def _split(text: str) -> list[str]:
+    """At the commas outside of all brackets."""
+    parts, depth = [""], 0
+    for letter in text:
+        depth += (letter in "([{") - (letter in ")]}")
+        if letter == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts
+
+
 def _put(values: dict[str, Any], key: str, value: Any) -> None:
+    """Raises ConfigError where `key` goes through a single setting, or beyond the end of a list."""
     *sections, leaf = key.split(".")
+    place: Any = values
     for section in sections:
-        values = values.setdefault(section, {})
-        if not isinstance(values, dict):
+        place = place.setdefault(section, {}) if isinstance(place, dict) else _item(place, section, key)
+        if not isinstance(place, dict | list):
             raise ConfigError(f"--{key}: {section} is a single setting, not a section")
-    values[leaf] = value
+    if isinstance(place, dict):
+        place[leaf] = value
+    else:
+        _item(place, leaf, key)
+        place[int(leaf)] = value
+
+
+def _item(place: list[Any], number: str, key: str) -> Any:
+    if not number.isdigit() or int(number) >= len(place):
+        raise ConfigError(f"--{key}: no entry {number}, there are {len(place)}, counted from 0")
+    return place[int(number)]
 
 
 def _explain(error: ValidationError) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import copy
+import json
 import random
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,14 +13,17 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pytest
 import torch
 from fill import clip as fill_clip
 from focal_data import write_lossless
 
+from vidstill import config
 from vidstill.config import Clip
 from vidstill.data import blending, sampling, transforms
 from vidstill.data.loader import share_of_rank
 from vidstill.evaluation import metrics
+from vidstill.inference import frame_labels
 from vidstill.video.decode import read_frames
 from vidstill.video.pixels import short_side_size
 
@@ -185,6 +191,44 @@ def run_metrics(golden: Golden, arrays: Arrays) -> None:
     assert abs(metrics.mean_video_precision(scores, several) - outputs["mmit_mean_average_precision"]) <= atol
 
 
+def run_cfg_options(golden: Golden, arrays: Arrays) -> None:
+    for text, expected in golden["values"]["rows"]:
+        released = ast.literal_eval(expected)
+        # The release keeps the word, we read it as no value.
+        assert config.parse_value(text, text) == (None if released == "None" else released), text
+    for case in golden["merges"]:
+        values = copy.deepcopy(golden["base"])
+        if "error" in case["result"]:
+            with pytest.raises(config.ConfigError):
+                config.put_all(values, ["--cfg-options", *case["args"]])
+            continue
+        config.put_all(values, ["--cfg-options", *case["args"]])
+        assert values == case["result"], case["args"]
+
+
+def run_longvideo(golden: Golden, arrays: Arrays) -> None:
+    scored: list[list[int]] = []
+
+    def score(window: list[int]) -> np.ndarray:
+        scored.append([window[0], window[-1]])
+        rng = np.random.RandomState(sum(window) % 9973)
+        scores = np.exp(2.5 * rng.standard_normal(len(golden["labels"])))
+        return (scores / scores.sum()).astype(np.float32)
+
+    assert "sum of its 1-based frame numbers mod 9973" in golden["fake_model"]
+    for case in golden["cases"]:
+        scored.clear()
+        missing = set(case["unreadable_frames"])
+        frames = [None if n in missing else n for n in range(1, case["num_frames"] + 1)]
+        windows = frame_labels.frame_windows(
+            frames, case["sample_length"], step=case["input_step"], stride=case["stride"], rng=np.random.RandomState(0)
+        )
+        labelled = frame_labels.label_frames(windows, score, golden["labels"], case["threshold"])
+        said = {number: frame_labels.describe(ranked) for number, _, ranked in labelled}
+        assert json.loads(json.dumps(said)) == case["json"]
+        assert scored == case["windows_first_last"] and len(scored) == case["num_predictions"]
+
+
 RUNNERS = {
     ("dualformer", kind): run
     for kind, run in {
@@ -193,5 +237,7 @@ RUNNERS = {
         "pipeline": run_pipeline,
         "blending": run_blending,
         "metrics": run_metrics,
+        "cfg_options": run_cfg_options,
+        "longvideo": run_longvideo,
     }.items()
 }

@@ -40,7 +40,6 @@ RUNNERS: dict[tuple[str, str], Callable[[dict[str, Any], Mapping[str, np.ndarray
 NOT_YET = {
     (family, kind)
     for family, kinds in {
-        "dualformer": "cfg_options longvideo",
         "gkd": "bmp det_aux_losses det_eval det_frame_sampling det_inference det_inference_fusion det_multisegment "
         "det_softnms det_ssl_augment det_train_step det_windows model rec_losses rec_train_step rec_transforms",
         "slowfast": "e3d_pipeline gradcam lr meter multigrid "
