@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import functools
 import inspect
 import logging
@@ -152,6 +153,63 @@ def predict(
         raise SystemExit(1)
 
 
+def explain(
+    what: tyro.conf.Positional[Literal["gradcam", "modulators", "gates", "kernels", "tokens"]],
+    video: tyro.conf.Positional[str | None] = None,
+    *,
+    model: str,
+    out: Path | None = None,
+    layer: str | None = None,
+    target: str | None = None,
+    layout: Literal["over", "beside"] = "over",
+    kind: Literal["spatial", "temporal", "both"] = "both",
+) -> None:
+    """Picture what a model looks at: gradcam of any model; modulators, gates and kernels of focal ones; token labels.
+
+    Args:
+        what: gradcam: evidence for a class; modulators: how strongly each place is modulated; gates: of the last block;
+            kernels: of each stage (needs no video); tokens: the class of every token (DualFormer)
+        video: what the model looks at
+        model: run folder or .safetensors file
+        out: .png (a strip or figure), .gif or .mp4; default explain-<what>.png
+        layer: gradcam: path of a layer, e.g. layers/2; default the model's own choice
+        target: gradcam: name or number of the class; default the likeliest
+        layout: gradcam: heat over the frame or beside it
+        kind: modulators as .gif or .mp4: which ones, or their product
+    """
+    from vidstill.explain.gradcam import write_grad_cam
+    from vidstill.explain.modulators import write_gates, write_kernels, write_modulators
+    from vidstill.explain.token_labels import write_token_labels
+    from vidstill.models.weights import load
+
+    network, path = load(model), out or Path(f"explain-{what}.png")
+    if what == "kernels":
+        write_kernels(network, path)
+    elif video is None:
+        raise ConfigError(f"explain {what} looks at a video: vidstill explain {what} VIDEO --model …")
+    elif what == "gradcam":
+        number = None if target is None else _class_number(target, network.classes or [])
+        write_grad_cam(network, video, path, layer=layer, target=number, layout=layout)
+    elif what == "modulators":
+        write_modulators(network, video, path, kind=kind)
+    elif what == "gates":
+        write_gates(network, video, path)
+    else:
+        write_token_labels(network, video, path)
+    _last(path)
+
+
+def _class_number(given: str, classes: Sequence[str]) -> int:
+    """Of a class by name or number. Raises ValueError that suggests a name."""
+    if given in classes:
+        return list(classes).index(given)
+    if given.isdigit():
+        return int(given)
+    near = difflib.get_close_matches(given, classes, 1)
+    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(classes[:5])} …"
+    raise ValueError(f"no class {given!r}: {hint}")
+
+
 def check(
     data: tyro.conf.Positional[Path],
     *,
@@ -248,7 +306,8 @@ def recipes() -> None:
 
 
 VERBS: dict[str, Callable[..., None]] = {
-    function.__name__: function for function in (demo, train, distill, test, predict, check, bench, models, recipes)
+    function.__name__: function
+    for function in (demo, train, distill, test, predict, explain, check, bench, models, recipes)
 }
 
 
