@@ -49,6 +49,9 @@ def test_a_run_is_tested_predicts_and_is_compared(
 ) -> None:
     main(["test", str(trained), "--clips", "2"])
     assert last_line(capsys) == str(trained / "report.html")
+    tested, average = str(trained / "predictions.csv"), str(tmp_path / "both.csv")
+    main(["test", "--from", tested, tested, "--weights", "1", "2", "--out", average])
+    assert last_line(capsys) == average
     labels = tmp_path / "labels.json"
     main(["predict", video, "--model", str(trained), "--json", str(labels)])
     assert last_line(capsys) == str(labels)
@@ -83,6 +86,7 @@ def test_explain_writes_pictures(
         (["train", "demo", "--optim.rl", "1"], 2, "did you mean optim.lr?"),
         (["distill", "demo"], 2, "needs a teacher"),
         (["distill", "demo", "--teacher", "nowhere", "--print-config", "--objective", "recognise"], 2, "is given but"),
+        (["test"], 2, "either a model or --from"),
         (["test", "nowhere"], 1, "is not a saved model"),
         (["predict", "a.mp4", "b.mp4", "--model", "MODEL", "--video", "c.mp4"], 2, "shows one source, 2 are given"),
         (["explain", "gradcam", "--model", "MODEL"], 2, "looks at a video"),

@@ -77,10 +77,13 @@ def distill(
 
 
 def test(
-    model: tyro.conf.Positional[str],
+    model: tyro.conf.Positional[str | None] = None,
     *,
     clips: int | None = None,
     crops: Literal[1, 3] | None = None,
+    predictions: Annotated[tuple[Path, ...], tyro.conf.arg(name="from")] = (),
+    weights: tuple[float, ...] = (),
+    out: Path = Path("ensemble.csv"),
     settings: Settings = (),
 ) -> None:
     """Test a model on the test videos of its run, or on others given as --data.root, --data.format and so on.
@@ -89,7 +92,20 @@ def test(
         model: run folder or .safetensors file
         clips: temporal views of each video; default the recipe's
         crops: spatial views of each clip; default the recipe's
+        predictions: no model, but predictions.csv of earlier tests: scored again, several averaged
+        weights: one for each of them
+        out: where their average goes
     """
+    if (model is None) != bool(predictions):
+        raise ConfigError("vidstill test takes either a model or --from predictions.csv …")
+    if predictions:
+        from vidstill.evaluation.views import ensemble, read_predictions, write_predictions
+
+        scored = ensemble([read_predictions(path) for path in predictions], weights)
+        write_predictions(out, scored)
+        _say(scored.summary())
+        return _last(out)
+    assert model is not None
     from vidstill.training.run import test as start
 
     with _progress() as report:
@@ -339,7 +355,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _split_settings(function: Callable[..., None], arguments: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
     """Arguments that are not the verb's own are settings of the run (`--train.batch 4`, `--name x`)."""
-    own = {name.replace("_", "-") for name in inspect.signature(function).parameters} | {"help"}
+    own = {name.replace("_", "-") for name in inspect.signature(function).parameters} | {"help", "from"}
     settings: list[str] = []
     rest: list[str] = []
     taken = rest

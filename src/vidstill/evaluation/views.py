@@ -231,6 +231,28 @@ def read_predictions(path: Path) -> Evaluation:
     return Evaluation(names, samples, scores)
 
 
+def ensemble(parts: Sequence[Evaluation], weights: Sequence[float] | None = None) -> Evaluation:
+    """Several tests of the same videos as one: the weighted mean of their probabilities.
+
+    The order of the videos may differ. Raises ValueError where videos, labels or classes do.
+    """
+    weights = list(weights or [1.0] * len(parts))
+    if len(weights) != len(parts) or not sum(weights) > 0:
+        raise ValueError(f"{len(weights)} weights for {len(parts)} predictions: give one each, of a positive sum")
+    first = parts[0]
+    place = {sample.path: number for number, sample in enumerate(first.samples)}
+    total = np.zeros(first.probabilities.shape)
+    for number, (part, weight) in enumerate(zip(parts, weights, strict=True), 1):
+        if part.classes != first.classes:
+            raise ValueError(f"predictions {number} are of other classes than the first: only the same can be averaged")
+        if {s.path: s.label for s in part.samples} != {s.path: s.label for s in first.samples}:
+            raise ValueError(
+                f"predictions {number} are of other videos or labels than the first: test on the same list"
+            )
+        total[[place[sample.path] for sample in part.samples]] += weight * part.probabilities
+    return Evaluation(first.classes, first.samples, (total / sum(weights)).astype(np.float32))
+
+
 @contextlib.contextmanager
 def _evaluating(model: VideoModel) -> Iterator[None]:
     training = model.training
