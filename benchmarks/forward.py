@@ -1,11 +1,11 @@
-"""Forward and training passes of the focal networks against a literal transcription of their formulas.
+"""Forward and training passes of the networks against a literal transcription of their formulas.
 
     python benchmarks/forward.py [--rounds 7] [--models vfl_net video_focalnet_tiny] [--skip-training]
 
-One clip of 8×224², one thread. Every variant lives alone in its own process; the processes take turns, one pass each
-per round, and CPU time is counted, so that other work on the machine disturbs all of them alike. Figures are medians
-over the rounds. Prints a Markdown table with the goals of fp32 (M1), bf16 (M2) and the share of the machine's own
-matrix-product rate (M4).
+One clip of 8×224² (DualFormer: 32×224²), one thread. Every variant lives alone in its own process; the processes take
+turns, one pass each per round, and CPU time is counted, so that other work on the machine disturbs all of them alike.
+Figures are medians over the rounds. Prints a Markdown table with the goals of fp32 (M1), bf16 (M2) and the share of the
+machine's own matrix-product rate (M4).
 """
 
 from __future__ import annotations
@@ -20,17 +20,19 @@ import time
 from pathlib import Path
 from typing import Any
 
+import literal_dualformer
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vidstill.evaluation.cost import processor
+from vidstill.models.dualformer import DualFormer
 from vidstill.models.focal import VideoFocalNet
 from vidstill.models.layers import can_pack
 from vidstill.models.registry import create_model
 
-GFLOP = {"vfl_net": 54.28, "video_focalnet_tiny": 126.00}  # 8×224², 400 classes, by torch.utils.flop_counter
-CLIP = (1, 8, 224, 224, 3)
+# 400 classes, by torch.utils.flop_counter
+GFLOP = {"vfl_net": 54.28, "video_focalnet_tiny": 126.00, "dualformer_tiny": 119.72}
 MATRIX = 2048
 # glibc keeps what it frees: the same setting as optimise_for_inference makes, given to the transcription.
 KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(512 << 20), "MALLOC_MMAP_THRESHOLD_": str(32 << 20)}
@@ -137,10 +139,15 @@ def prepare(name: str, variant: str) -> tuple[nn.Module, Tensor]:
     """The variant's network and its clip, the same weights and pixels for all of them."""
     torch.manual_seed(0)
     model = create_model(name, drop_path_rate=0.0).eval()
-    assert isinstance(model, VideoFocalNet)
-    frames = torch.randn(CLIP)  # (B,T,H,W,3), as a loader hands it over
+    # (B,T,H,W,3), as a loader hands it over
+    frames = torch.randn(1, 32 if isinstance(model, DualFormer) else 8, 224, 224, 3)
     clips = frames.permute(0, 4, 1, 2, 3)
+    if variant.startswith("transcription") and isinstance(model, DualFormer):
+        literal = literal_dualformer.Transcription((64, 128, 256, 512), (2, 4, 8, 16), (2, 2, 10, 4), model.num_classes)
+        literal.load_state_dict(model.state_dict())
+        return literal.eval(), clips.contiguous()
     if variant.startswith("transcription"):
+        assert isinstance(model, VideoFocalNet)
         reference = Transcription(model.patch_embed.norm.normalized_shape[0], model.depths, model.num_classes)
         reference.load_state_dict(model.state_dict())
         return reference.eval(), frames.permute(0, 1, 4, 2, 3).contiguous()
