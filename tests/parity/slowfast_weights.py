@@ -59,9 +59,7 @@ def run_checkpoint_keys(golden: Golden, arrays: Arrays) -> None:
 
 def run_inflate(golden: Golden, arrays: Arrays) -> None:
     own = {key: torch.zeros(shape) for key, shape in golden["shapes_3d"].items()}
-    images = {
-        key: torch.from_numpy(fill(name, shape)) for key, (name, shape) in zip(own, _recipe(golden), strict=True)
-    }
+    images = {key: torch.from_numpy(fill(name, shape)) for key, (name, shape) in zip(own, _recipe(golden), strict=True)}
     report = Report("golden")
     state = {**own, **inflate(images, own, report)}
     for key in own:
