@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -25,6 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vidstill.evaluation.cost import processor
 from vidstill.models.focal import VideoFocalNet
 from vidstill.models.layers import can_pack
 from vidstill.models.registry import create_model
@@ -303,7 +303,7 @@ def main() -> None:
             training = model == "vfl_net" and not options.skip_training
             rows += compare(model, options.rounds, training, rates, folder)
     rates_shown = ", ".join(f"{library} {rate:.0f}" for library, rate in gemm.items())
-    print(f"{_processor()}, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}, one thread; ", end="")
+    print(f"{processor()}, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}, one thread; ", end="")
     print(f"load {os.getloadavg()[0]:.1f}; {MATRIX}³ product, GFLOP/s: {rates_shown}\n")
     print("| model | variant | CPU ms | speed-up | of the faster product | max difference / max logit | top-1 |")
     print("|---|---|---|---|---|---|---|")
@@ -312,12 +312,6 @@ def main() -> None:
     print("M4 share ≥ 65 % (75 %). Speed-ups are over the transcription alone in its process.")
     if not bf16:
         print("This CPU has no bfloat16 instructions: M2 can only be measured on one that has.")
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 if __name__ == "__main__":

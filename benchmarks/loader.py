@@ -71,7 +71,7 @@ def compare_samples(videos: dict[str, tuple[Path, str]], rounds: int, samples: i
         released, ours = medians(
             [
                 lambda seed, path=path: released_sample(path, np.random.RandomState(seed)),
-                lambda seed, path=path: train_clip(path, CLIP, AUGMENT, np.random.RandomState(seed)),
+                lambda seed, path=path: train_clip(path, CLIP, AUGMENT, np.random.RandomState(seed))[0],
             ],
             rounds,
             samples,

@@ -40,3 +40,31 @@ def small(embedded: Path, tmp_path: Path) -> list[str]:
         "--train.epochs", "2", "--train.workers", "0", "--test.clips", "2", "--test.crops", "1",
         "--train.accelerator", "cpu",
     ]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def teacher(embedded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a model for the embedded classes, untrained, of another width and format than `small`."""
+    import torch
+
+    import vidstill
+    from vidstill.config import Clip
+    from vidstill.models.weights import save
+
+    folder = tmp_path_factory.mktemp("teacher")
+    torch.manual_seed(0)
+    model = vidstill.create_model("vfl_net", 8, width=12, init_std=0.15)
+    model.classes = sorted(path.name for path in (embedded / "train").iterdir())
+    model.input = Clip(frames=6, size=40, mean=(100, 110, 120))
+    save(model, folder / "best")
+    return folder
+
+
+@pytest.fixture(params=["recognise", "distil"])
+def any_objective(request: pytest.FixtureRequest, small: list[str], teacher: Path) -> list[str]:
+    """`small` for each objective, with its optional terms."""
+    if request.param == "recognise":
+        return small
+    distil = ["--distil.teacher", str(teacher), "--distil.beta", "0.3", "--distil.gamma", "0.2", "--distil.features",
+              "{stage2: stage3}", "--distil.alpha", "0.5"]  # fmt: skip
+    return [*small, "--objective", "distil", *distil]

@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from vidstill.config import ConfigError, Run, parse_yaml, recipe_names, resolve
+from vidstill.config import ConfigError, Run, parse_value, parse_yaml, recipe_names, resolve
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -32,7 +32,7 @@ def test_overrides_win_over_the_recipe() -> None:
         (["--optim.lrr", "1"], "did you mean optim.lr"),
         (["--lr", "1"], "did you mean optim.lr"),
         (["--train.epochs", "x"], "train.epochs = 'x'"),
-        (["--clip.sampling", "random"], "'sparse' or 'dense'"),
+        (["--clip.sampling", "random"], "'sparse', 'dense', 'spread'"),
         (["--train.accelerator", "cpu", "--train.precision", "fp16"], "fp16 needs a GPU"),
         (["--optim.warmup_epochs", "300"], "longer than train.epochs"),
         (["--seed.x", "1"], "seed"),
@@ -46,6 +46,16 @@ def test_wrong_settings_are_one_line_with_a_way_out(overrides: list[str], messag
         resolve(None, overrides)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_openmmlab_options() -> None:
+    run = resolve(None, ["--cfg-options", "train.epochs=3", "optim.betas=(0.8,0.9)", "--data.group", r"(.*?)_c(\d+)"])
+    assert (run.train.epochs, run.optim.betas, run.data.group) == (3, (0.8, 0.9), r"(.*?)_c(\d+)")
+
+
+@pytest.mark.parametrize("text", ["{width: 8, deep: [1, 2]}", "[1, [2, x]]", "1e-4", "no", "a b", "-3", "nothing"])
+def test_values_of_overrides_are_yaml(text: str) -> None:
+    assert parse_value(text, "test") == parse_yaml(text, "test") or text == "no"
 
 
 def test_unknown_recipe_suggests_a_near_one() -> None:

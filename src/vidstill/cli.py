@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import functools
 import inspect
 import logging
@@ -21,7 +22,7 @@ Settings = Annotated[tuple[str, ...], tyro.conf.Suppress]
 
 
 def demo(*, out: Path = Path("runs"), seed: int = 0) -> None:
-    """Make a small data set, train on it, test, label a video, write a report: a few minutes on two cores.
+    """Make a small data set, train a teacher, a student alone and a taught one, test, compare, label a video.
 
     Args:
         out: folder of the run folders
@@ -56,11 +57,33 @@ def train(
     _last(folder / "report.html")
 
 
+def distill(
+    recipe: tyro.conf.Positional[str | None] = None,
+    *,
+    teacher: tuple[str, ...] = (),
+    print_config: bool = False,
+    settings: Settings = (),
+) -> None:
+    """Train a recipe's model as the student of a trained teacher, e.g.
+    vidstill distill ucf101_dvfl_net --teacher runs/ucf101_video_focalnet_base --data.root videos
+
+    Args:
+        recipe: a name from `vidstill recipes` or a YAML file; the run of a plain recipe is named <recipe>-distil
+        teacher: run folders or model files; the logits of several are averaged
+        print_config: show every resolved setting and stop
+    """
+    named = ["--distil.teacher", dumps(teacher)] if teacher else []
+    train(recipe, print_config=print_config, settings=("--objective", "distil", *named, *settings))
+
+
 def test(
-    model: tyro.conf.Positional[str],
+    model: tyro.conf.Positional[str | None] = None,
     *,
     clips: int | None = None,
     crops: Literal[1, 3] | None = None,
+    predictions: Annotated[tuple[Path, ...], tyro.conf.arg(name="from")] = (),
+    weights: tuple[float, ...] = (),
+    out: Path = Path("ensemble.csv"),
     settings: Settings = (),
 ) -> None:
     """Test a model on the test videos of its run, or on others given as --data.root, --data.format and so on.
@@ -69,7 +92,20 @@ def test(
         model: run folder or .safetensors file
         clips: temporal views of each video; default the recipe's
         crops: spatial views of each clip; default the recipe's
+        predictions: no model, but predictions.csv of earlier tests: scored again, several averaged
+        weights: one for each of them
+        out: where their average goes
     """
+    if (model is None) != bool(predictions):
+        raise ConfigError("vidstill test takes either a model or --from predictions.csv …")
+    if predictions:
+        from vidstill.evaluation.views import ensemble, read_predictions, write_predictions
+
+        scored = ensemble([read_predictions(path) for path in predictions], weights)
+        write_predictions(out, scored)
+        _say(scored.summary())
+        return _last(out)
+    assert model is not None
     from vidstill.training.run import test as start
 
     with _progress() as report:
@@ -105,6 +141,8 @@ def predict(
     from vidstill.inference.predictor import Predictor, is_live
     from vidstill.inference.predictor import predict as label
 
+    if video is not None and len(sources) > 1:
+        raise ConfigError(f"--video shows one source, {len(sources)} are given: give one file or camera")
     options: dict[str, Any] = {"window": window, "stride": stride, "seconds": seconds}
     with _progress() as report:
         if video is not None and is_live(sources[0]):
@@ -129,6 +167,63 @@ def predict(
         _last(video)
     if failures:
         raise SystemExit(1)
+
+
+def explain(
+    what: tyro.conf.Positional[Literal["gradcam", "modulators", "gates", "kernels", "tokens"]],
+    video: tyro.conf.Positional[str | None] = None,
+    *,
+    model: str,
+    out: Path | None = None,
+    layer: str | None = None,
+    target: str | None = None,
+    layout: Literal["over", "beside"] = "over",
+    kind: Literal["spatial", "temporal", "both"] = "both",
+) -> None:
+    """Picture what a model looks at: gradcam of any model; modulators, gates and kernels of focal ones; token labels.
+
+    Args:
+        what: gradcam: evidence for a class; modulators: how strongly each place is modulated; gates: of the last block;
+            kernels: of each stage (needs no video); tokens: the class of every token (DualFormer)
+        video: what the model looks at
+        model: run folder or .safetensors file
+        out: .png (a strip or figure), .gif or .mp4; default explain-<what>.png
+        layer: gradcam: path of a layer, e.g. layers/2; default the model's own choice
+        target: gradcam: name or number of the class; default the likeliest
+        layout: gradcam: heat over the frame or beside it
+        kind: modulators as .gif or .mp4: which ones, or their product
+    """
+    from vidstill.explain.gradcam import write_grad_cam
+    from vidstill.explain.modulators import write_gates, write_kernels, write_modulators
+    from vidstill.explain.token_labels import write_token_labels
+    from vidstill.models.weights import load
+
+    network, path = load(model), out or Path(f"explain-{what}.png")
+    if what == "kernels":
+        write_kernels(network, path)
+    elif video is None:
+        raise ConfigError(f"explain {what} looks at a video: vidstill explain {what} VIDEO --model …")
+    elif what == "gradcam":
+        number = None if target is None else _class_number(target, network.classes or [])
+        write_grad_cam(network, video, path, layer=layer, target=number, layout=layout)
+    elif what == "modulators":
+        write_modulators(network, video, path, kind=kind)
+    elif what == "gates":
+        write_gates(network, video, path)
+    else:
+        write_token_labels(network, video, path)
+    _last(path)
+
+
+def _class_number(given: str, classes: Sequence[str]) -> int:
+    """Of a class by name or number. Raises ValueError that suggests a name."""
+    if given in classes:
+        return list(classes).index(given)
+    if given.isdigit():
+        return int(given)
+    near = difflib.get_close_matches(given, classes, 1)
+    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(classes[:5])} …"
+    raise ValueError(f"no class {given!r}: {hint}")
 
 
 def check(
@@ -157,6 +252,50 @@ def check(
         raise SystemExit(1)
 
 
+def bench(
+    runs: tyro.conf.Positional[tuple[str, ...]] = (),
+    *,
+    models: str | None = None,
+    out: Path = Path("bench"),
+    device: str = "cpu",
+    frames: int | None = None,
+    size: int | None = None,
+    threads: int | None = None,
+    repeats: int = 10,
+    bf16: bool = False,
+) -> None:
+    """Compare models: accuracy, size, GMACs, milliseconds per clip, memory; as table, chart and page.
+
+    Args:
+        runs: run folders or .safetensors files; those that differ in the seed alone are one row
+        models: registered models too, by shell pattern; all of them where no run is given
+        out: folder of bench.html, bench.md, bench.csv and pareto.svg
+        device: cpu, cuda or cuda:1
+        frames: frames of the clip; default each model's own
+        size: side of the clip in pixels; default each model's own
+        threads: of the CPU; default PyTorch's choice
+        repeats: forwards that the time is the median of
+        bf16: measure in bfloat16
+    """
+    from rich.table import Table
+
+    from vidstill.evaluation.bench import DETAILS, table
+    from vidstill.evaluation.bench import bench as compare
+
+    with _progress() as report:
+        rows, page = compare(
+            runs, models, out=out, device=device, frames=frames, size=size, threads=threads, repeats=repeats,
+            bf16=bf16, report=report,
+        )  # fmt: skip
+    columns = {title: column for title, column in table(rows).items() if title not in DETAILS}
+    shown = Table(*columns, box=None, header_style="bold")
+    shown.columns[0].no_wrap = True
+    for cells in zip(*columns.values(), strict=True):
+        shown.add_row(*(cell.shown for cell in cells))
+    _say(shown)
+    _last(page)
+
+
 def models(pattern: tyro.conf.Positional[str] = "*") -> None:
     """List the models with their size, cost and published accuracy.
 
@@ -183,7 +322,8 @@ def recipes() -> None:
 
 
 VERBS: dict[str, Callable[..., None]] = {
-    function.__name__: function for function in (demo, train, test, predict, check, models, recipes)
+    function.__name__: function
+    for function in (demo, train, distill, test, predict, explain, check, bench, models, recipes)
 }
 
 
@@ -215,7 +355,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _split_settings(function: Callable[..., None], arguments: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
     """Arguments that are not the verb's own are settings of the run (`--train.batch 4`, `--name x`)."""
-    own = {name.replace("_", "-") for name in inspect.signature(function).parameters} | {"help"}
+    own = {name.replace("_", "-") for name in inspect.signature(function).parameters} | {"help", "from"}
     settings: list[str] = []
     rest: list[str] = []
     taken = rest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import re
 from collections.abc import Sequence
@@ -54,12 +55,21 @@ class Clip(Section):
     """What one input clip is; also what a model says of itself as `model.input`."""
 
     frames: int = Field(8, ge=1)
-    interval: int = Field(4, ge=1, description="dense: frames between two samples; sparse: see Video-FocalNet §4")
+    interval: int = Field(4, ge=1, description="dense, spread, range: from frame to frame; sparse: shortens the video")
     size: int = Field(224, ge=8, description="side of the square input, pixels")
-    sampling: Literal["sparse", "dense"] = "sparse"
+    sampling: Literal["sparse", "dense", "spread", "range", "gaps", "steps"] = "sparse"
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     std: tuple[float, float, float] = (58.395, 57.12, 57.375)
     seconds: float | None = Field(None, gt=0, description="usual length of the training videos; set by training")
+
+    @property
+    def spans(self) -> bool:
+        """Whether one clip shows the whole video, and not a stretch of it."""
+        return self.sampling in ("sparse", "gaps", "steps")
+
+    def same_frames(self, other: Clip) -> bool:
+        """Whether the uint8 clips of both formats are the same."""
+        return all(getattr(self, n) == getattr(other, n) for n in ("frames", "interval", "size", "sampling"))
 
 
 class Augment(Section):
@@ -88,6 +98,13 @@ class Augment(Section):
     smoothing: float = Field(0.1, ge=0, lt=1, description="label smoothing")
 
 
+class Multiplier(Section):
+    """Of the rate and the weight decay of some parameters."""
+
+    lr: float = Field(1.0, ge=0)
+    decay: float = Field(1.0, ge=0)
+
+
 class Optim(Section):
     """Optimiser and schedule."""
 
@@ -98,11 +115,14 @@ class Optim(Section):
     nesterov: bool = True
     dampening: float = Field(0, ge=0, le=1, description="of the momentum; 0 with nesterov")
     betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = Field(1e-4, ge=0, description="not applied to what `spare` names")
-    spare: Literal["vectors", "norms", "bn"] = Field(
-        "vectors", description="biases and 1-D tensors; norms alone; or parameters with bn in their name (PySlowFast)"
+    weight_decay: float = Field(1e-4, ge=0, description="not applied to biases and 1-D tensors, without `multipliers`")
+    multipliers: dict[str, Multiplier] = Field(
+        default_factory=dict, description="of parameters whose name holds the key, {backbone: {lr: 0.1}}"
     )
-    schedule: Literal["cosine", "exact_cosine", "linear", "step", "steps", "constant"] = "cosine"
+    grouping: Literal["combined", "longest"] = Field(
+        "combined", description="where several keys fit: multiply all, or take the longest alone (OpenMMLab)"
+    )
+    schedule: Literal["cosine", "epoch_cosine", "exact_cosine", "linear", "step", "steps", "constant"] = "cosine"
     milestones: list[float] = Field(default_factory=list, description="steps: epochs at which the next factor counts")
     factors: list[float] = Field(default_factory=list, description="steps: of the rate, from each milestone on")
     warmup_epochs: float = Field(0, ge=0)
@@ -125,6 +145,7 @@ class Train(Section):
     checkpointing: bool = Field(False, description="recompute activations in the backward pass")
     ema: float | None = Field(None, gt=0, lt=1, description="decay of the exponential moving average of the weights")
     patience: int | None = Field(None, ge=1, description="stop after so many epochs without a better top-1")
+    threads: int | None = Field(None, ge=1, description="CPU threads of a step, 1 for tiny networks; null: PyTorch's")
     devices: int = Field(1, ge=1, description="processes on this machine")
     nodes: int = Field(1, ge=1)
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -141,6 +162,7 @@ class Test(Section):
 
     clips: int = Field(4, ge=1)
     crops: Literal[1, 3] = 3
+    side: int | None = Field(None, ge=8, description="short side before the crop; null: 256/224 of it for one crop")
     random: bool = Field(False, description="random clips, seeded, as the released Video-FocalNet test")
     batch: int = Field(4, ge=1, description="videos per step")
 
@@ -154,13 +176,71 @@ class Multigrid(Section):
     norm_batch: int = Field(8, ge=1, description="clips whose statistics batch norm sees, whatever the batch")
 
 
+class Distil(Section):
+    """Whom the student learns from, and what. A term with weight 0 is off."""
+
+    teacher: list[str] = Field(default_factory=list, description="run folders or model files; several are averaged")
+    teacher_model: Model | None = Field(None, description="network of a teacher file that does not name its own")
+    teacher_weights: list[float] | None = Field(None, description="share of each teacher; null: equal shares")
+    alpha: float = Field(0.2, ge=0, le=1, description="share of the teacher's term; the labels have the rest")
+    temperature: float = Field(10.0, gt=0)
+    loss: Literal["kl", "dkd", "dist"] = Field("kl", description="how logits are compared")
+    dkd_beta: float = Field(8.0, ge=0, description="dkd: weight of the classes that are not the label's")
+    standardise: bool = Field(False, description="kl, dkd: z-scored logits, so that temperature is in deviations")
+    form: Literal["forward", "released"] = Field("forward", description="kl: released as DVFL-Net's code has it")
+    beta: float = Field(0.0, ge=0, description="weight of the spatial modulators' distance (focal models)")
+    gamma: float = Field(0.0, ge=0, description="weight of the temporal modulators' distance (focal models)")
+    stages: list[int] = Field([-1], min_length=1, description="stages whose last block's modulators are compared")
+    features: dict[str, str] = Field(default_factory=dict, description="student's → teacher's, {stage4: stage4}")
+    feature_weight: float = Field(1.0, ge=0, description="weight of the features' distance")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="of the teacher; auto: bf16 on a GPU")
+    cache: Path | None = Field(None, description="folder that keeps the teacher's logits for later epochs and students")
+    cache_epochs: int = Field(1, ge=1, description="epochs with their own augmentation; then they come again")
+    cache_classes: int = Field(32, ge=1, description="largest logits kept of each clip; the rest as their mean")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_teacher(cls, values: Any) -> Any:
+        if isinstance(values, dict) and isinstance(values.get("teacher"), str):
+            return {**values, "teacher": [values["teacher"]]}
+        return values
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Distil:
+        if self.teacher_weights is not None and len(self.teacher_weights) != len(self.teacher):
+            raise ValueError(
+                f"distil.teacher_weights has {len(self.teacher_weights)} numbers for {len(self.teacher)} teachers: "
+                "give one each"
+            )
+        inside = bool(self.beta or self.gamma or self.features)
+        if self.cache is not None and inside:
+            raise ValueError("distil.cache keeps logits only: leave it out, or beta, gamma and features")
+        if len(self.teacher) > 1 and inside:
+            raise ValueError("distil.beta, gamma and features compare with one teacher: name one, or leave them out")
+        if self.form == "released" and (self.loss != "kl" or self.standardise):
+            raise ValueError("distil.form released goes with distil.loss kl alone")
+        if self.standardise and self.loss == "dist":
+            raise ValueError("distil.loss dist compares correlations, which distil.standardise leaves as they are")
+        return self
+
+
+class TokenLabels(Section):
+    """Dense labels of every token from an annotation model (DualFormer's token labelling)."""
+
+    annotator: Model = Field(Model(name="dualformer_base"), description="a trained model that labels tokens")
+    gamma: float = Field(0.5, ge=0, le=1, description="share of the class loss; the tokens have the rest")
+    top: int = Field(5, ge=1, description="classes that keep their logit")
+    topk_only: bool = Field(False, description="the others get no probability, instead of e⁰ each as released")
+    alignment: Literal["neighbours", "released"] = Field("neighbours", description="time steps that are averaged")
+
+
 class Run(Section):
     """One run: a recipe with its overrides resolved."""
 
     name: str = Field("run", pattern=r"^[\w.+-]+$", description="folder under `out`")
     out: Path = Path("runs")
     seed: int = Field(0, ge=0)
-    objective: Literal["recognise"] = "recognise"
+    objective: Literal["recognise", "distil", "token_labels"] = "recognise"
     data: Data = Field(default_factory=Data)
     model: Model = Field(default_factory=Model)
     clip: Clip = Field(default_factory=Clip)
@@ -169,6 +249,8 @@ class Run(Section):
     train: Train = Field(default_factory=Train)
     test: Test = Field(default_factory=Test)
     multigrid: Multigrid = Field(default_factory=Multigrid)
+    distil: Distil = Field(default_factory=Distil)
+    token_labels: TokenLabels = Field(default_factory=TokenLabels)
 
     @property
     def folder(self) -> Path:
@@ -190,6 +272,10 @@ class Run(Section):
             raise ValueError("optim.schedule steps needs optim.milestones that begin with 0, e.g. [0, 44, 88]")
         if self.optim.nesterov and self.optim.dampening:
             raise ValueError(f"optim.dampening {self.optim.dampening:g} and optim.nesterov exclude each other")
+        if self.objective == "distil" and not self.distil.teacher:
+            raise ValueError("objective distil needs a teacher: --distil.teacher RUN_FOLDER_OR_FILE")
+        if self.objective != "distil" and self.distil.teacher:
+            raise ValueError(f"distil.teacher is given but the objective is {self.objective}: set --objective distil")
         if self.train.accelerator == "cpu" and self.train.precision == "fp16":
             raise ValueError("train.precision fp16 needs a GPU: with train.accelerator cpu use fp32 or bf16")
         if self.train.strategy == "fsdp" and self.train.ema is not None:
@@ -234,8 +320,11 @@ def resolve(recipe: str | Path | None = None, overrides: Sequence[str] = ()) -> 
         if not isinstance(loaded, dict):
             raise ConfigError(f"{path}: a recipe is a mapping of settings, this is a {type(loaded).__name__}")
         values = {"name": path.stem, **loaded}
-    for key, value in _parse_overrides(overrides):
-        _put(values, key, value)
+    written, name = values.get("objective", "recognise"), values.get("name")
+    put_all(values, overrides)
+    objective = values.get("objective", written)
+    if objective != written and name is not None and not any(re.match("--name(=|$)", token) for token in overrides):
+        values["name"] = f"{name}-{objective}"  # the student's run is not the plain one
     return validate(values, str(recipe or "settings"))
 
 
@@ -258,28 +347,89 @@ def _find(recipe: str) -> Path:
     raise ConfigError(f"no recipe {recipe!r}{_suggest(recipe, recipe_names())}; `vidstill recipes` lists them")
 
 
+def put_all(values: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Put overrides into nested settings; sections that are missing are made, list entries are numbered from 0."""
+    for key, value in _parse_overrides(overrides):
+        _put(values, key, value)
+
+
 def _parse_overrides(tokens: Sequence[str]) -> list[tuple[str, Any]]:
-    """`--a.b value` and `--a.b=value`; a flag without a value is true. Values are YAML."""
+    """`--a.b value` and `--a.b=value`; a flag without a value is true. OpenMMLab's `--cfg-options a.b=value …` too."""
     pairs: list[tuple[str, Any]] = []
     rest = list(tokens)
     while rest:
         token = rest.pop(0)
+        if token == "--cfg-options":
+            while rest and not rest[0].startswith("--") and "=" in rest[0]:
+                rest[0] = f"--{rest[0]}"
+                pairs += _parse_overrides([rest.pop(0)])
+            continue
         if not token.startswith("--"):
             raise ConfigError(f"unexpected argument {token!r}: settings are given as --section.key value")
         key, equals, text = token[2:].partition("=")
         if not equals:
             text = rest.pop(0) if rest and not rest[0].startswith("--") else "true"
-        pairs.append((key.replace("-", "_"), parse_yaml(text, f"--{key}")))
+        pairs.append((key.replace("-", "_"), parse_value(text, f"--{key}")))
     return pairs
 
 
+def parse_value(text: str, source: str) -> Any:
+    """The value of an override: YAML, and with it OpenMMLab's `1,2`, `(1,2)` and lists in quotes.
+
+    >>> parse_value("(train,1),(val,0.5)", "--workflow")
+    [('train', 1), ('val', 0.5)]
+    """
+    text = text.strip()
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
+        text = text[1:-1]
+    parts = _split(text)
+    if len(parts) > 1 and not text.startswith("{"):
+        return [parse_value(part, source) for part in parts]
+    inside = _split(text[1:-1])
+    if text[:1] + text[-1:] == "[]":
+        return [parse_value(part, source) for part in inside if part.strip()]
+    if text[:1] + text[-1:] == "()" and len(inside) > 1:  # else a regular expression
+        return tuple(parse_value(part, source) for part in inside if part.strip())
+    for number in (int, float):
+        with contextlib.suppress(ValueError):
+            return number(text)
+    words = {"true": True, "false": False, "none": None, "null": None}
+    if text.lower() in words:
+        return words[text.lower()]
+    return parse_yaml(text, source) if text[:1] in ("{", "[") else text
+
+
+def _split(text: str) -> list[str]:
+    """At the commas outside of all brackets."""
+    parts, depth = [""], 0
+    for letter in text:
+        depth += (letter in "([{") - (letter in ")]}")
+        if letter == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts
+
+
 def _put(values: dict[str, Any], key: str, value: Any) -> None:
+    """Raises ConfigError where `key` goes through a single setting, or beyond the end of a list."""
     *sections, leaf = key.split(".")
+    place: Any = values
     for section in sections:
-        values = values.setdefault(section, {})
-        if not isinstance(values, dict):
+        place = place.setdefault(section, {}) if isinstance(place, dict) else _item(place, section, key)
+        if not isinstance(place, dict | list):
             raise ConfigError(f"--{key}: {section} is a single setting, not a section")
-    values[leaf] = value
+    if isinstance(place, dict):
+        place[leaf] = value
+    else:
+        _item(place, leaf, key)
+        place[int(leaf)] = value
+
+
+def _item(place: list[Any], number: str, key: str) -> Any:
+    if not number.isdigit() or int(number) >= len(place):
+        raise ConfigError(f"--{key}: no entry {number}, there are {len(place)}, counted from 0")
+    return place[int(number)]
 
 
 def _explain(error: ValidationError) -> str:

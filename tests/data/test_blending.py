@@ -19,8 +19,8 @@ def clips() -> torch.Tensor:
     return torch.randn(3, 2, 6, 8, 3, generator=torch.Generator().manual_seed(0)).permute(0, 4, 1, 2, 3)
 
 
-def generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+def generator(seed: int) -> np.random.RandomState:
+    return np.random.RandomState(seed)
 
 
 def test_smoothed_targets():
@@ -118,3 +118,16 @@ def test_lambda_follows_its_beta_distribution():
     assert 480 < len(drawn) < 720
     assert abs(np.mean(drawn) - 0.5) < 0.04
     assert abs(np.var(drawn) - 1 / (4 * 2.6)) < 0.012
+
+
+def test_the_same_clips_in_another_size_are_blended_in_the_same_places():
+    """Frames of two colours: the pasted share and place agree where the larger size is twice the smaller."""
+    small = torch.zeros(2, 3, 1, 16, 24)
+    small[1] = 1
+    large = torch.zeros(2, 3, 1, 32, 48)
+    large[1] = 1
+    for seed in range(8):
+        augment = Augment(mixup=0)
+        one, _ = blending.blend(small, torch.tensor([0, 1]), 2, augment, generator(seed))
+        other, _ = blending.blend(large, torch.tensor([0, 1]), 2, augment, generator(seed), (16, 24))
+        assert torch.equal(other[..., ::2, ::2], one) and torch.equal(other[..., 1::2, 1::2], one)

@@ -28,8 +28,8 @@ def test_each_item_has_one_outcome() -> None:
         Lost("not done after 0.5 s"),
         Lost("not today"),
         "B",
-        Lost("decoder crashed (signal SIGKILL)"),
-        Lost("decoder crashed (exit code 3)"),
+        Lost("crashed (signal SIGKILL)"),
+        Lost("crashed (exit code 3)"),
         "C",
     ]
 

@@ -98,3 +98,18 @@ def test_nothing_to_sample_is_refused():
             call()
     with pytest.raises(ValueError, match="at least 1"):
         sampling.test_indices(10, Clip(), 0)
+
+
+@given(LENGTHS, CLIPS, CLIPS, st.integers(0, 99))
+def test_a_teachers_frames_exist_are_in_order_and_of_the_same_moments(n, clip, other, seed):
+    indices = np.sort(sampling.train_indices(n, clip, np.random.RandomState(seed)))
+    matching = sampling.matching_indices(indices, n, clip, other)
+    assert matching.shape == (other.frames,)
+    assert matching.min() >= 0 and matching.max() < n and (np.diff(matching) >= 0).all()
+    if clip.spans and other.spans:
+        assert indices[0] <= matching[0] and matching[-1] <= indices[-1]
+        if clip.frames == other.frames:
+            assert np.array_equal(matching, indices)
+    elif not other.spans and n > other.frames * other.interval + clip.frames * clip.interval:
+        inside = min(indices[0], n - 1 - indices[-1]) > other.frames * other.interval  # far from both ends
+        assert not inside or abs((matching[0] + matching[-1]) - (indices[0] + indices[-1])) <= 2

@@ -3,6 +3,7 @@
 import dataclasses
 import random
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import cv2
@@ -73,7 +74,8 @@ class TestBoxes:
     @given(st.integers(1, 500), st.integers(1, 500), st.integers(1, 300), st.integers(1, 600), st.integers(1, 600))
     def test_rescaled_box_lies_in_the_other_frame(self, height, width, seed, new_height, new_width):
         box = transforms.random_resized_crop(height, width, (0.08, 1), (0.75, 4 / 3), rng(seed), random.Random(seed))
-        x1, y1, x2, y2 = transforms._rescale(box, height, width, new_height, new_width)
+        info = SimpleNamespace(height=new_height, width=new_width)
+        x1, y1, x2, y2 = transforms._source_box(box, height, width, info)
         assert 0 <= x1 < x2 <= new_width and 0 <= y1 < y2 <= new_height
         for new, old, scale in zip((x1, y1, x2, y2), box, (new_width / width, new_height / height) * 2, strict=True):
             assert abs(new - old * scale) <= 1
@@ -224,7 +226,7 @@ def test_erased_box_is_the_same_in_all_frames():
 class TestTrainClip:
     def test_is_a_function_of_the_state_of_its_generator(self, video):
         clip, augment = Clip(frames=4, size=48), Augment(erase=0.5, randaugment="rand-m9-n2-mstd0.5-inc1")
-        samples = [transforms.train_clip(video, clip, augment, rng(seed)) for seed in (5, 5, 6)]
+        samples = [transforms.train_clip(video, clip, augment, rng(seed))[0] for seed in (5, 5, 6)]
         assert samples[0].shape == (4, 48, 48, 3) and samples[0].dtype == np.uint8
         assert np.array_equal(samples[0], samples[1]) and not np.array_equal(samples[0], samples[2])
 
@@ -245,26 +247,52 @@ class TestTrainClip:
                 )
             )
             expected = [cv2.resize(frame[y1:y2, x1:x2], (56, 56)) for frame in decoded(video)[indices]]
-            sample = transforms.train_clip(video, clip, PLAIN.model_copy(update={"scale": (0.3, 1)}), rng(seed))
+            sample = transforms.train_clip(video, clip, PLAIN.model_copy(update={"scale": (0.3, 1)}), rng(seed))[0]
             assert np.abs(sample.astype(int) - expected).mean() < 5
 
     def test_flip_mirrors_every_frame(self, video):
         clip = Clip(frames=4, size=48)
-        straight = transforms.train_clip(video, clip, PLAIN, rng(1))
-        mirrored = transforms.train_clip(video, clip, PLAIN.model_copy(update={"flip": 1}), rng(1))
+        straight = transforms.train_clip(video, clip, PLAIN, rng(1))[0]
+        mirrored = transforms.train_clip(video, clip, PLAIN.model_copy(update={"flip": 1}), rng(1))[0]
         assert np.array_equal(mirrored, straight[:, :, ::-1])
 
     def test_share_of_flips(self, video):
         clip, both = Clip(frames=1, size=16), (PLAIN, PLAIN.model_copy(update={"flip": 0.5}))
-        pairs = [[transforms.train_clip(video, clip, how, rng(seed)) for how in both] for seed in range(60)]
+        pairs = [[transforms.train_clip(video, clip, how, rng(seed))[0] for how in both] for seed in range(60)]
         assert 15 < sum(np.array_equal(flipped, plain[:, :, ::-1]) for plain, flipped in pairs) < 45
 
     def test_missing_frames_are_sampled_anew_as_if_they_had_never_been_promised(self, video, monkeypatch):
         clip = Clip(frames=8, size=48)
-        honest = [transforms.train_clip(video, clip, Augment(), rng(seed)) for seed in range(3)]
+        honest = [transforms.train_clip(video, clip, Augment(), rng(seed))[0] for seed in range(3)]
         promise_frames(monkeypatch, 3 * FRAMES)
         for seed in range(3):
-            assert np.array_equal(transforms.train_clip(video, clip, Augment(), rng(seed)), honest[seed])
+            assert np.array_equal(transforms.train_clip(video, clip, Augment(), rng(seed))[0], honest[seed])
+
+    def test_other_formats_show_the_same_place_at_the_same_moments(self, video):
+        """The picture moves 3 pixels a frame, so that wrong moments or boxes would differ."""
+        clip, augment = Clip(frames=4, size=48), Augment(scale=(0.5, 1), erase=0.5)
+        others = [Clip(frames=8, size=48), Clip(frames=4, size=96), Clip(frames=4, size=48, mean=(1, 2, 3))]
+        for seed in range(4):
+            (alone,) = transforms.train_clip(video, clip, augment, rng(seed))
+            first, finer, larger, same = transforms.train_clip(video, clip, augment, rng(seed), others)
+            assert np.array_equal(first, alone)
+            assert finer.shape == (8, 48, 48, 3) and larger.shape == (4, 96, 96, 3)
+            shrunk = np.stack([cv2.resize(frame, (48, 48), interpolation=cv2.INTER_AREA) for frame in larger])
+            assert np.abs(shrunk.astype(int) - first).mean() < 8
+            assert np.abs(same.astype(int) - first).mean() < 40  # erased with its own mean
+            assert np.abs(finer[::2].astype(int) - first).mean() < np.abs(finer[::2].astype(int) - first[::-1]).mean()
+
+    def test_one_decoding_pass_per_size(self, video, monkeypatch):
+        sizes, read = [], transforms.read_frames
+
+        def counted(*arguments, size, **options):
+            sizes.append(size)
+            return read(*arguments, size=size, **options)
+
+        monkeypatch.setattr(transforms, "read_frames", counted)
+        others = [Clip(frames=8, size=32), Clip(frames=2, size=48)]
+        transforms.train_clip(video, Clip(frames=4, size=32), PLAIN, rng(), others)
+        assert sorted(sizes) == [(32, 32), (48, 48)]
 
     def test_nothing_decodes(self, video, monkeypatch):
         monkeypatch.setattr(transforms, "read_frames", no_frames)

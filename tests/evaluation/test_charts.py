@@ -13,7 +13,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from vidstill.evaluation.charts import HEIGHT, WIDTH, confusion_chart, line_chart, reliability_chart, ticks
+from vidstill.evaluation.charts import (
+    HEIGHT,
+    PARETO_HEIGHT,
+    PARETO_WIDTH,
+    WIDTH,
+    Point,
+    confusion_chart,
+    line_chart,
+    log_ticks,
+    pareto_chart,
+    pareto_front,
+    reliability_chart,
+    standalone,
+    ticks,
+)
 from vidstill.evaluation.metrics import reliability
 
 
@@ -109,3 +123,64 @@ def test_calibration_bars_are_the_accuracies() -> None:
     heights = np.array([float(bar.get("height", "")) for bar in bars])
     shown = right[videos > 0]
     np.testing.assert_allclose(heights / heights.max(), shown / shown.max(), atol=0.01)
+
+
+points = st.builds(
+    Point, st.sampled_from(["a", "a & <b>", "long " * 9]), st.floats(1e-3, 1e5), st.floats(0, 100), st.floats(0, 5)
+)
+
+
+@given(st.lists(points, min_size=1, max_size=25))
+def test_the_front_is_whom_nobody_beats(found: list[Point]) -> None:
+    front = {(p.x, p.y) for p in pareto_front(found)}
+    beaten = {(p.x, p.y) for p in found for q in found if q.x <= p.x and q.y >= p.y and (q.x, q.y) != (p.x, p.y)}
+    assert front == {(p.x, p.y) for p in found} - beaten
+
+
+@given(st.dictionaries(st.sampled_from("abcd"), st.lists(points, max_size=6), min_size=1))
+def test_names_of_a_pareto_chart_hide_nothing(series: dict[str, list[Point]]) -> None:
+    svg = pareto_chart(series, "GMACs & more")
+    everyone = [p for of_one in series.values() for p in of_one]
+    if not everyone:
+        assert "no model" in svg
+        return
+    root = parse(svg)
+    dots = [node for node in root.iter("circle") if node.find("title") is not None]
+    assert len(dots) == len(everyone)
+    places = [(float(dot.get("cx", "")), float(dot.get("cy", ""))) for dot in dots]
+    assert all(0 <= x <= PARETO_WIDTH and 0 <= y <= PARETO_HEIGHT for x, y in places)
+    names = of_class(root, "ink")
+    boxes = [(float(n.get("x", "")), float(n.get("y", "")) - 3.5, 6.3 * len(n.text or "") / 2) for n in names]
+    for (x1, y1, half1), (x2, y2, half2) in itertools.combinations(boxes, 2):
+        assert abs(x1 - x2) >= half1 + half2 - 0.2 or abs(y1 - y2) >= 12.8, "names do not touch"
+    for x, y, half in boxes:
+        assert half - 0.1 <= x <= PARETO_WIDTH - half + 0.1
+        assert not any(abs(x - px) < half and abs(y - py) < 6 for px, py in places), "nor hide a point"
+
+
+def test_a_pareto_chart_says_what_it_shows() -> None:
+    series = {"set": [Point("small", 1, 70, 1.5), Point("large", 100, 90), Point("slow", 200, 60)]}
+    root = parse(pareto_chart(series, "ms"))
+    titles = [node.text for node in root.iter("title")]
+    assert titles == ["small: 70.0 ± 1.5%, 1 ms", "large: 90.0%, 100 ms", "slow: 60.0%, 200 ms"]
+    assert len(of_class(root, "dot0 dominated")) == 1
+    assert {node.text for node in of_class(root, "ink")} == {"small", "large", "slow"}
+    assert len(of_class(root, "line0 spread")) == 1
+    x = [float(node.get("cx", "")) for node in root.iter("circle") if node.find("title") is not None]
+    assert (x[2] - x[1]) / (x[1] - x[0]) == pytest.approx(math.log10(2) / 2, abs=0.01), "the axis is logarithmic"
+
+
+@given(st.floats(1e-4, 1e5), st.floats(1.05, 1e4))
+def test_ticks_of_a_log_axis_lie_on_it(low: float, ratio: float) -> None:
+    found = log_ticks(low, low * ratio)
+    assert found and all(low <= x <= low * ratio for x in found) and found == sorted(found)
+    assert len(found) <= 16
+
+
+def test_charts_that_stand_alone_carry_their_style() -> None:
+    charts = [pareto_chart({"set": [Point("x", 2, 50)]}, across) for across in ("ms", "GMACs")]
+    root = parse(standalone(charts, "svg text { fill: red }"))
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert (root.findtext("{*}style") or "").startswith("svg text")
+    left = [float(chart.get("x", "")) for chart in root.findall("{*}svg")]
+    assert left[1] - left[0] == PARETO_WIDTH

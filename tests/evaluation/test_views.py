@@ -1,5 +1,6 @@
 """A test of many views: each video once, the right views, the right score, nothing lost."""
 
+import dataclasses
 import io
 import os
 import pickle
@@ -20,7 +21,7 @@ from vidstill.config import Clip
 from vidstill.data.annotations import Sample
 from vidstill.data.transforms import normalise, test_clips
 from vidstill.evaluation import views
-from vidstill.evaluation.views import Evaluation, evaluate, fuse, read_predictions, write_predictions
+from vidstill.evaluation.views import Evaluation, ensemble, evaluate, fuse, read_predictions, write_predictions
 from vidstill.models.registry import VideoModel, create_model
 from vidstill.video.decode import VideoError
 
@@ -289,3 +290,24 @@ def test_another_file_is_refused_in_one_line(text: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"holds no predictions") as caught:
         read_predictions(path)
     assert "\n" not in str(caught.value)
+
+
+def test_an_ensemble_is_the_weighted_mean_whatever_the_order_of_the_videos():
+    names, samples = ["a", "b"], [Sample(Path("x"), 0), Sample(Path("y"), 1)]
+    one = Evaluation(names, samples, np.array([[0.9, 0.1], [0.6, 0.4]], dtype=np.float32))
+    other = Evaluation(names, samples[::-1], np.array([[0.2, 0.8], [0.5, 0.5]], dtype=np.float32))
+    both = ensemble([one, other], [1, 3])
+    np.testing.assert_allclose(both.probabilities, [[0.6, 0.4], [0.3, 0.7]], rtol=1e-6)
+    assert both.metrics.top1 == 1 and one.metrics.top1 == 0.5
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [({"classes": ["a", "c"]}, "other classes"), ({"samples": [Sample(Path("x"), 1)]}, "other videos or labels")],
+)
+def test_different_tests_are_not_averaged(changed, message):
+    one = Evaluation(["a", "b"], [Sample(Path("x"), 0)], np.array([[0.9, 0.1]], dtype=np.float32))
+    with pytest.raises(ValueError, match=message):
+        ensemble([one, dataclasses.replace(one, **changed)])
+    with pytest.raises(ValueError, match="give one each"):
+        ensemble([one], [1, 2])

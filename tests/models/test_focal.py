@@ -5,9 +5,10 @@ import logging
 
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
-from vidstill.models import focal
+from vidstill.config import Clip
+from vidstill.evaluation.cost import gmacs
+from vidstill.models import focal, packed
 from vidstill.models.catalogue import CATALOGUE
 from vidstill.models.focal import DropPath, capture_modulators, modulator_map
 from vidstill.models.registry import VideoModel, create_model, list_models
@@ -51,23 +52,17 @@ def test_catalogue_names_the_models() -> None:
         assert sum(p.numel() for p in create_model(name, device="meta").parameters()) == entry.parameters
 
 
-def gmacs(name: str, frames: int, **options: object) -> float:
-    model = create_model(name, device="meta", **options).eval()
-    with FlopCounterMode(display=False) as counter:
-        model(torch.empty(1, 3, frames, 224, 224, device="meta"))
-    return counter.get_total_flops() / 2e9
-
-
 @pytest.mark.parametrize(
     "name", ["vfl_net", *(pytest.param(name, marks=pytest.mark.slow) for name in CATALOGUE if name != "vfl_net")]
 )
 def test_cost(name: str) -> None:
-    assert gmacs(name, 8) == pytest.approx(CATALOGUE[name].gmacs, abs=0.005)
+    assert gmacs(create_model(name, device="meta")) == pytest.approx(CATALOGUE[name].gmacs, abs=0.005)
 
 
 def test_cost_grows_with_frames_and_halves_with_the_tubelet() -> None:
-    assert gmacs("vfl_net", 16) == pytest.approx(54.28, abs=0.005)
-    assert gmacs("vfl_net", 16, tubelet_size=2) == pytest.approx(27.26, abs=0.005)
+    long = Clip(frames=16)
+    assert gmacs(create_model("vfl_net", device="meta"), long) == pytest.approx(54.28, abs=0.005)
+    assert gmacs(create_model("vfl_net", device="meta", tubelet_size=2), long) == pytest.approx(27.26, abs=0.005)
 
 
 def test_any_frame_count_and_size() -> None:
@@ -275,7 +270,7 @@ def test_optimised_logits_are_equal(options: dict[str, object], frames: int) -> 
         assert error <= 3 * allowed + 1e-5 * feature.abs().max(), name
 
 
-needs_packing = pytest.mark.skipif(not focal.can_pack(torch.float32), reason="no x86 CPU with oneDNN")
+needs_packing = pytest.mark.skipif(not packed.can_pack(torch.float32), reason="no x86 CPU with oneDNN")
 
 
 @needs_packing
@@ -306,7 +301,7 @@ def test_going_back_from_the_optimised_form() -> None:
 
 
 def test_optimised_falls_back_to_the_plain_layers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(focal, "can_pack", lambda dtype: False)
+    monkeypatch.setattr(packed, "can_pack", lambda dtype: False)
     model, x = small(), clips()
     plain = model(x)
     assert model.optimise_for_inference().packed is None
@@ -316,7 +311,7 @@ def test_optimised_falls_back_to_the_plain_layers(monkeypatch: pytest.MonkeyPatc
 def test_optimised_in_bfloat16_only_where_the_cpu_has_it(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(focal, "can_pack", lambda dtype: False)
+    monkeypatch.setattr(packed, "can_pack", lambda dtype: False)
     with caplog.at_level(logging.WARNING, "vidstill"):
         model = small().optimise_for_inference(bf16=True)
     assert model.norm.weight.dtype == torch.float32 and "no bfloat16 instructions" in caplog.text
@@ -326,7 +321,7 @@ def test_bfloat16_logits() -> None:
     model, x = small(width=16), clips()
     with torch.inference_mode():
         plain = model(x)
-        if focal.can_pack(torch.bfloat16):
+        if packed.can_pack(torch.bfloat16):
             model.optimise_for_inference(bf16=True)
         logits = model.to(torch.bfloat16)(x)
     assert logits.dtype == torch.float32

@@ -52,7 +52,7 @@ def run_preprocess(golden: dict[str, Any], arrays: Arrays) -> None:
         clip = Clip(frames=len(frames), interval=1, size=size)  # every frame once
         with TemporaryDirectory() as folder:
             path = Path(folder) / "frames.mov"
-            _write_lossless(path, frames)
+            write_lossless(path, frames)
             short_side = transforms.margin_size(size) if crops == 1 else size
             resized = read_frames(path, range(len(frames)), short_side=short_side)
             views = transforms.test_clips(path, clip, 1, crops)
@@ -119,7 +119,7 @@ def run_multiview_fusion(golden: dict[str, Any], arrays: Arrays) -> None:
         assert abs(percent - golden[f"top{k}_percent"]) <= golden["tolerance"]
 
 
-def _write_lossless(path: Path, frames: np.ndarray) -> None:
+def write_lossless(path: Path, frames: np.ndarray) -> None:
     with av.open(str(path), "w") as container:
         stream = container.add_stream("png", rate=25)
         stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], "rgb24"

@@ -75,7 +75,7 @@ def two_steps(golden: Golden, arrays: Arrays) -> None:
         model = build(golden["config"])
         model.load_state_dict(filled(golden["keys"]))
         names = {parameter: name for name, parameter in model.named_parameters()}
-        groups = parameter_groups(model, decay)
+        groups = parameter_groups(model, optim)
         decayed = {names[p] for group in groups if group["weight_decay"] for p in group["params"]}
         assert decayed == set(expected["decay"])
         assert len(names) - len(decayed) == expected["no_decay_count"]

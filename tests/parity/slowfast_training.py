@@ -14,7 +14,7 @@ from lightning_fabric import Fabric
 from slowfast_model import build_from_overrides, filled
 from torch import nn
 
-from vidstill.config import Optim, Run
+from vidstill.config import Multiplier, Optim, Run
 from vidstill.data.loader import EpochBatches, cut
 from vidstill.data.transforms import jitter_scales
 from vidstill.objectives.recognise import Recognise
@@ -34,6 +34,7 @@ from vidstill.training.schedules import Schedule, exact_rate
 Golden = dict[str, Any]
 Arrays = Mapping[str, np.ndarray]
 
+SPARED = {"bn": Multiplier(decay=0)}
 POLICIES = {"cosine": "exact_cosine", "steps_with_relative_lrs": "steps"}
 
 
@@ -153,13 +154,11 @@ def optim_groups(golden: Golden, arrays: Arrays) -> None:
         assert case["BN_WEIGHT_DECAY"] == 0
         model = build_from_overrides(case["yaml"], case["overrides"])
         names = {parameter: name for name, parameter in model.named_parameters()}
-        groups = parameter_groups(model, case["WEIGHT_DECAY"], "bn")
+        groups = parameter_groups(model, Optim(weight_decay=case["WEIGHT_DECAY"], multipliers=SPARED))
         spared = [names[p] for group in groups if group["weight_decay"] == 0 for p in group["params"]]
-        decayed = {
-            names[p] for group in groups if group["weight_decay"] == case["WEIGHT_DECAY"] for p in group["params"]
-        }
+        decayed = {names[p] for group in groups if group["weight_decay"] for p in group["params"]}
         assert spared == case["bn_group"] and len(names) == case["num_params"] == len(spared) + len(decayed)
-        norms = parameter_groups(model, case["WEIGHT_DECAY"], "norms")[-1]["params"]
+        norms = [p for m in model.modules() if isinstance(m, nn.BatchNorm3d) for p in m.parameters()]
         assert [names[p] for p in norms if names[p] in decayed] == case["bn_affine_in_decay_group"]
 
 
@@ -219,7 +218,7 @@ def steps(golden: Golden, dtype: torch.dtype) -> Steps:
     model.to(dtype)
     x = torch.from_numpy(clip(golden["seed"], tuple(golden["shape"]))).to(dtype)
     batch = {"clips": x, "targets": torch.tensor(golden["labels"])}
-    optim = Optim(lr=golden["lr"], spare="bn", weight_decay=1e-4)
+    optim = Optim(lr=golden["lr"], weight_decay=1e-4, multipliers=SPARED)
     objective = fabric.setup_module(Recognise(model).train(), move_to_device=False)
     optimiser = fabric.setup_optimizers(make_optimiser(model, optim))
     seen: list[torch.Tensor] = []

@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import dualformer_data
+import dualformer_model
+import dualformer_training
 import focal_data
 import focal_model
 import focal_training
@@ -21,7 +24,17 @@ FOLDER = Path(os.environ.get("VIDSTILL_GOLDENS") or Path(__file__).parents[1] / 
 
 RUNNERS: dict[tuple[str, str], Callable[[dict[str, Any], Mapping[str, np.ndarray]], None]] = {
     kind if isinstance(kind, tuple) else ("focal", kind): run
-    for module in (focal_model, focal_data, focal_training, slowfast_model, slowfast_training, slowfast_weights)
+    for module in (
+        focal_model,
+        focal_data,
+        focal_training,
+        dualformer_data,
+        dualformer_model,
+        dualformer_training,
+        slowfast_model,
+        slowfast_training,
+        slowfast_weights,
+    )
     for kind, run in module.RUNNERS.items()
 }
 
@@ -29,8 +42,6 @@ RUNNERS: dict[tuple[str, str], Callable[[dict[str, Any], Mapping[str, np.ndarray
 NOT_YET = {
     (family, kind)
     for family, kinds in {
-        "dualformer": "blending cfg_options gradcam inflation longvideo lr metrics model param_groups pipeline sampler "
-        "sampling tokenlabel tokenlabel_loss train_step views",
         "gkd": "bmp det_aux_losses det_eval det_frame_sampling det_inference det_inference_fusion det_multisegment "
         "det_softnms det_ssl_augment det_train_step det_windows model rec_losses rec_train_step rec_transforms",
         "slowfast": "e3d_pipeline gradcam meter sampling testview",

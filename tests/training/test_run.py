@@ -1,5 +1,6 @@
 """A run from settings to its folder: what is in it, how it goes on, how it fails."""
 
+import hashlib
 import json
 import os
 import signal
@@ -55,10 +56,11 @@ def test_the_run_folder_is_complete_and_loads(small: list[str], tmp_path: Path) 
 
 @pytest.mark.parametrize("workers", ["0", "2"])
 def test_killed_at_any_moment_and_started_again_gives_the_same_bits(
-    small: list[str], tmp_path: Path, workers: str
+    any_objective: list[str], tmp_path: Path, workers: str
 ) -> None:
-    settings = [*small, "--train.epochs", "3", "--train.save_every", "1", "--train.workers", workers, "--train.ema",
-                "0.9", "--augment.erase", "0.5", "--model.options", "{width: 8, drop_rate: 0.1}"]  # fmt: skip
+    settings = [*any_objective, "--train.epochs", "3", "--train.save_every", "1", "--train.workers", workers,
+                "--train.ema", "0.9", "--augment.erase", "0.5",
+                "--model.options", "{width: 8, drop_rate: 0.1}"]  # fmt: skip
     whole = vidstill.train(resolve(None, [*settings, "--name", "whole"]))
     broken = tmp_path / "broken"
     for delay in (0.05, 0.35):  # seconds after the first checkpoint, so that training is really under way
@@ -77,6 +79,36 @@ def test_killed_at_any_moment_and_started_again_gives_the_same_bits(
     assert 0 < saved["step"] < 15, "the kills came too early or too late to test anything"
     subprocess.run(command([*settings, "--name", "broken"]), env=THREADS, check=True, stdout=subprocess.DEVNULL)
     assert_same_run(whole, broken)
+
+
+def test_cached_logits_train_like_the_teacher_and_serve_a_second_student(
+    small: list[str], teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All 8 classes are kept, so that nothing is lost; one epoch comes three times."""
+    settings = [*small, "--objective", "distil", "--distil.teacher", str(teacher), "--train.epochs", "3"]
+    online = vidstill.train(resolve(None, [*settings, "--name", "online"]))
+    cached = [*settings, "--distil.cache", str(tmp_path / "cache")]
+    first = vidstill.train(resolve(None, [*cached, "--name", "first"]))
+    assert losses(first)[0] == losses(online)[0]
+
+    def never(*arguments: object) -> None:
+        raise AssertionError("the teacher was asked again")
+
+    monkeypatch.setattr("vidstill.objectives.cache.LogitCache.write", never)
+    second = vidstill.train(resolve(None, [*cached, "--name", "second"]))
+    assert_same_run(first, second)
+    with pytest.raises(ValueError, match=r"other batches.*seed"):
+        vidstill.train(resolve(None, [*cached, "--seed", "5", "--name", "third"]))
+
+
+def test_the_run_says_who_taught(small: list[str], teacher: Path) -> None:
+    folder = vidstill.train(resolve(None, [*small, "--objective", "distil", "--distil.teacher", str(teacher)]))
+    (known,) = json.loads((folder / "best.json").read_text())["provenance"]["teachers"]
+    assert known["source"] == str(teacher)
+    assert known["sha256"] == hashlib.sha256((teacher / "best.safetensors").read_bytes()).hexdigest()[:16]
+    run = resolve(None, small)
+    videos = vidstill.read_annotations(run.data).splits["test"]
+    assert known["top1"] == vidstill.evaluate(vidstill.load(teacher), videos, clips=2, crops=1).metrics.top1
 
 
 def test_ctrl_c_saves_and_the_run_goes_on(small: list[str], tmp_path: Path) -> None:
@@ -176,8 +208,8 @@ def test_accumulated_batches_equal_one_large_batch(small: list[str]) -> None:
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_two_processes_train_like_one(small: list[str], tmp_path: Path, strategy: str) -> None:
-    settings = [*small, "--augment.mixup", "0", "--augment.cutmix", "0",
+def test_two_processes_train_like_one(any_objective: list[str], tmp_path: Path, strategy: str) -> None:
+    settings = [*any_objective, "--augment.mixup", "0", "--augment.cutmix", "0",
                 "--model.options", "{width: 8, drop_path_rate: 0}", "--optim.name", "sgd"]  # fmt: skip
     one = vidstill.train(resolve(None, [*settings, "--train.batch", "4", "--name", "one"]))
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d",

@@ -14,28 +14,33 @@ Box = tuple[int, int, int, int]
 
 
 def blend(
-    clips: Tensor, labels: Tensor, classes: int, augment: Augment, generator: torch.Generator
+    clips: Tensor,
+    labels: Tensor,
+    classes: int,
+    augment: Augment,
+    rng: np.random.RandomState,
+    frame: tuple[int, int] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Clips (B,3,T,H,W) and labels (B,) as a blended batch: clips, soft targets (B,K) float32.
 
     One λ and one permutation serve the whole batch, and it is always blended: by CutMix with probability
     `augment.switch`, else by mixup; where one alpha is 0 by the other; where both are 0 only the labels are smoothed.
-    A pure function of the batch and the state of `generator`, which lives on the CPU so that a GPU never waits.
+    A pure function of the batch and the state of `rng`. The same clips in another size are blended in the same places
+    by the same state and the `frame` (H,W) of the first.
     """
     targets = one_hot(labels, classes, augment.smoothing)
     if not (augment.mixup or augment.cutmix):
         return clips, targets
-    # numpy's Beta: torch's takes no generator.
-    rng = np.random.RandomState(int(torch.randint(2**31, (), generator=generator)))
     with_cutmix = rng.random_sample() < augment.switch if augment.mixup and augment.cutmix else augment.cutmix > 0
     alpha = augment.cutmix if with_cutmix else augment.mixup
     lam = float(rng.beta(alpha, alpha))
     perm = torch.from_numpy(rng.permutation(len(clips))).to(clips.device, non_blocking=True)
     if not with_cutmix:
         return mixup(clips, targets, lam, perm)
-    height, width = clips.shape[-2:]
+    height, width = frame or clips.shape[-2:]
     x, y = rng.randint(width), rng.randint(height)
-    return cutmix(clips, targets, cutmix_box(height, width, lam, x, y), perm)
+    box = rescale(cutmix_box(height, width, lam, x, y), height, width, *clips.shape[-2:])
+    return cutmix(clips, targets, box, perm)
 
 
 def one_hot(labels: Tensor, classes: int, smoothing: float = 0.0) -> Tensor:
@@ -67,6 +72,12 @@ def cutmix_box(height: int, width: int, lam: float, x: int, y: int) -> Box:
         min(x + half_width, width),
         min(y + half_height, height),
     )
+
+
+def rescale(box: Box, height: int, width: int, new_height: int, new_width: int) -> Box:
+    """`box` of a frame (height, width) in whole pixels of the same frame at another size."""
+    x_scale, y_scale = new_width / width, new_height / height
+    return round(box[0] * x_scale), round(box[1] * y_scale), round(box[2] * x_scale), round(box[3] * y_scale)
 
 
 def _mix(values: Tensor, perm: Tensor, lam: float) -> Tensor:

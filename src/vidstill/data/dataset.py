@@ -38,21 +38,27 @@ class TrainClips(Dataset[Any]):
     augment: Augment
     seed: int
     on_error: OnError = "replace"
+    others: Sequence[Clip] = ()  # formats in which each clip is also wanted, for teachers
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitems__(self, keys: Sequence[tuple[int, int]]) -> dict[str, Any]:
-        """{"clips": uint8 (B,T,S,S,3), "labels": (B,), "index": (B,), "unreadable": [(path, reason)]}"""
-        taken: list[tuple[np.ndarray, int, int]] = []
+        """{"clips": uint8 (B,T,S,S,3), "others": [the same in other formats], "labels": (B,), "index": (B,),
+        "unreadable": [(path, reason)]}"""
+        taken: list[tuple[list[np.ndarray], int, int]] = []
         unreadable: list[tuple[str, str]] = []
         for position, (epoch, index) in enumerate(keys):
             needed = self.on_error == "replace" or (position == len(keys) - 1 and not taken)
-            clip, index = self._read(epoch, index, unreadable, MAX_REPLACEMENTS if needed else 0)
-            if clip is not None:
-                taken.append((clip, self.samples[index].label, index))
+            formats, index = self._read(epoch, index, unreadable, MAX_REPLACEMENTS if needed else 0)
+            if formats:
+                taken.append((formats, self.samples[index].label, index))
+        clips, *others = (
+            torch.from_numpy(np.stack(same)) for same in zip(*(formats for formats, _, _ in taken), strict=True)
+        )
         return {
-            "clips": torch.from_numpy(np.stack([clip for clip, _, _ in taken])),
+            "clips": clips,
+            "others": others,
             "labels": torch.tensor([label for _, label, _ in taken]),
             "index": torch.tensor([index for _, _, index in taken]),
             "unreadable": unreadable,
@@ -60,12 +66,12 @@ class TrainClips(Dataset[Any]):
 
     def _read(
         self, epoch: int, index: int, unreadable: list[tuple[str, str]], replacements: int
-    ) -> tuple[np.ndarray | None, int]:
+    ) -> tuple[list[np.ndarray], int]:
         rng = np.random.RandomState(sample_seed(self.seed, epoch, index))
         for _ in range(replacements + 1):
             path = self.samples[index].path
             try:
-                return train_clip(path, self.clip, self.augment, rng), index
+                return train_clip(path, self.clip, self.augment, rng, self.others), index
             except VideoError as error:
                 if self.on_error == "raise":
                     raise
@@ -76,4 +82,4 @@ class TrainClips(Dataset[Any]):
                 f"{replacements + 1} videos in a row do not decode, the last: {unreadable[-1][1]}; "
                 "run `vidstill check` on this data set"
             )
-        return None, index
+        return [], index

@@ -78,7 +78,7 @@ class _Worker(Generic[Item, Result]):
                 outcome = self.pipe.recv()
             except (EOFError, OSError):
                 self.stop()
-                outcome = Lost(f"decoder crashed ({_ending(self.process.exitcode)})")
+                outcome = Lost(f"crashed ({_ending(self.process.exitcode)})")
         elif time.monotonic() >= self.deadline:
             self.stop()
             outcome = Lost(f"not done after {self.seconds:g} s")

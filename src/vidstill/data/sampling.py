@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 
 from vidstill.config import Clip
+
+TEST_SEED = 255  # of the random frames of a `gaps` test, as released
 
 
 def train_indices(n: int, clip: Clip, rng: np.random.RandomState) -> np.ndarray:
@@ -13,11 +17,14 @@ def train_indices(n: int, clip: Clip, rng: np.random.RandomState) -> np.ndarray:
     sparse: one frame from each of T equal segments of the whole video (Video-FocalNet; `interval` only shortens the
     usable range; where n <= T frames repeat, and rounding may wrap the last ones to frame 0, as released).
     dense: T frames `interval` apart from a random start; a video shorter than that holds its last frame.
+    spread, range, gaps, steps: one clip of `spread_clips`, `range_clips`, `gap_clips` and `step_clip`.
     """
     _check(n)
     if clip.sampling == "sparse":
         return _random_segments(n, clip.frames, clip.interval, rng)
-    return _dense(n, clip, rng.randint(_starts(n, clip)))
+    if clip.sampling == "dense":
+        return _dense(n, clip, rng.randint(_starts(n, clip)))
+    return _openmmlab(n, clip, 1, rng)[0]
 
 
 def test_indices(n: int, clip: Clip, clips: int, rng: np.random.RandomState | None = None) -> np.ndarray:
@@ -26,10 +33,13 @@ def test_indices(n: int, clip: Clip, clips: int, rng: np.random.RandomState | No
     Without `rng` a fixed function of `n`. sparse: clip m of M takes of each segment the frame at (m + 1/2)/M of it,
     for M = 1 the middle one as the released single-clip test. dense: the clips start in the middles of M equal parts.
     With `rng` the clips are random; sparse ones then as in the released multi-clip test, which ignores `interval`.
+    spread, range, gaps, steps: see the functions of those names; range gives ten times as many clips.
     """
     _check(n)
     if clips < 1:
         raise ValueError(f"{clips} clips per video: take at least 1")
+    if clip.sampling in ("spread", "range", "gaps", "steps"):
+        return _openmmlab(n, clip, clips, rng)
     if rng is not None:
         if clip.sampling == "sparse":
             return np.stack([_random_segments(n, clip.frames, 1, rng) for _ in range(clips)])
@@ -44,6 +54,120 @@ def test_indices(n: int, clip: Clip, clips: int, rng: np.random.RandomState | No
 
 
 test_indices.__test__ = False  # type: ignore[attr-defined]  # the name is not a test's
+
+
+def matching_indices(indices: np.ndarray, n: int, clip: Clip, other: Clip) -> np.ndarray:
+    """Frame numbers (T',) of a clip in the format `other` that shows the moments of `indices` (T,), a clip in `clip`.
+
+    A dense one is centred on the same moment. Of two that span the video the other takes the same stretch in T' steps,
+    equal where T' = T; one that does beside one that does not takes its own fixed frames.
+    """
+    if not other.spans:
+        middle = (indices[0] + indices[-1] - (other.frames - 1) * other.interval) / 2
+        return _dense(n, other, min(max(0, int(middle)), _starts(n, other) - 1))
+    if not clip.spans:
+        return test_indices(n, other, 1)[0]
+    position = (np.arange(other.frames) + 0.5) * len(indices) / other.frames - 0.5
+    return np.rint(np.interp(position, np.arange(len(indices)), indices)).astype(np.int64)
+
+
+def spread_clips(
+    n: int,
+    frames: int,
+    interval: int,
+    clips: int,
+    rng: np.random.RandomState | None = None,
+    *,
+    beyond: Literal["loop", "hold"] = "loop",
+    twice: bool = False,
+    jitter: bool = False,
+) -> np.ndarray:
+    """One dense clip from each of `clips` equal parts of the video (OpenMMLab 0.x, `SampleFrames`): int64 (clips,T).
+
+    From the middle of its part, with `rng` from a random place in it. Frames after the last one start again from the
+    first (`loop`) or repeat the clip's last one (`hold`). `twice` adds the clips from the parts' beginnings; `jitter`
+    moves every frame by less than the interval.
+    """
+    starts = n - frames * interval + 1
+    part = starts / clips
+    numbers = np.arange(clips)
+    first: np.ndarray
+    if rng is None:
+        first = np.zeros(clips)
+        if starts > 0:
+            first = np.floor(numbers * part + part / 2)
+            first = np.concatenate([first, numbers * part]) if twice else first
+    elif starts // clips > 0:
+        first = numbers * (starts // clips) + rng.randint(starts // clips, size=clips)
+    elif n > max(clips, frames * interval):
+        first = np.sort(rng.randint(starts, size=clips))
+    else:
+        first = np.around(numbers * part) if starts // clips == 0 else np.zeros(clips)
+    indices = first[:, None] + np.arange(frames) * interval
+    if jitter and rng is not None:
+        indices = indices + rng.randint(interval, size=indices.shape)
+    if beyond == "loop":
+        return (indices % n).astype(np.int64)
+    last = np.where(indices < n, indices, -1).max(1, keepdims=True)
+    return np.where(indices < n, indices, last).astype(np.int64)
+
+
+def range_clips(
+    n: int,
+    frames: int,
+    interval: int,
+    clips: int,
+    rng: np.random.RandomState | None = None,
+    *,
+    span: int = 64,
+    positions: int = 10,
+) -> np.ndarray:
+    """`clips` dense clips that start evenly within `span` frames (OpenMMLab, `DenseSampleFrames`): int64 (·,T).
+
+    The span lies at `positions` places over the video, (positions·clips,T) rows; with `rng` at a random one.
+    """
+    places = max(1, 1 + n - span)
+    if rng is None:
+        at = np.linspace(0, places - 1, positions).astype(np.int64)
+    else:
+        at = np.array([0 if places == 1 else rng.randint(places - 1)])
+    first = (at[:, None] + np.arange(clips) * (span // clips)) % n
+    return (first.reshape(-1, 1) + np.arange(frames) * interval) % n
+
+
+def gap_clips(n: int, frames: int, clips: int, rng: np.random.RandomState) -> np.ndarray:
+    """`clips` clips of `frames` frames spread over the whole video (OpenMMLab, `UniformSampleFrames`): int64 (clips,T).
+
+    One random frame of each of T equal parts; where frames are rare all but some; where they are too few they repeat.
+    """
+    rows = []
+    for number in range(clips):
+        if n < frames:
+            rows.append((number if n < clips else number * n // clips) + np.arange(frames))
+        elif n < 2 * frames:
+            skipped = np.zeros(frames + 1, dtype=np.int64)
+            skipped[rng.choice(frames + 1, n - frames, replace=False)] = 1
+            rows.append(np.arange(frames) + np.cumsum(skipped)[:-1])
+        else:
+            edges = np.arange(frames + 1) * n // frames
+            rows.append(edges[:-1] + rng.randint(np.diff(edges)))
+    return np.stack(rows) % n
+
+
+def step_clip(n: int, frames: int, rng: np.random.RandomState | None = None) -> np.ndarray:
+    """The middle, or with `rng` a random, frame of each of T equal steps (TSM's rule for Something-Something): (T,)."""
+    edges = np.round((n - 1) / frames * np.arange(frames + 1)).astype(np.int64)
+    return (edges[:-1] + edges[1:]) // 2 if rng is None else rng.randint(edges[:-1], edges[1:] + 1)
+
+
+def _openmmlab(n: int, clip: Clip, clips: int, rng: np.random.RandomState | None) -> np.ndarray:
+    if clip.sampling == "spread":
+        return spread_clips(n, clip.frames, clip.interval, clips, rng)
+    if clip.sampling == "range":
+        return range_clips(n, clip.frames, clip.interval, clips, rng)
+    if clip.sampling == "gaps":
+        return gap_clips(n, clip.frames, clips, rng or np.random.RandomState(TEST_SEED))
+    return np.stack([step_clip(n, clip.frames, rng) for _ in range(clips)])
 
 
 def _random_segments(n: int, frames: int, interval: int, rng: np.random.RandomState) -> np.ndarray:

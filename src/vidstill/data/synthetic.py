@@ -32,16 +32,16 @@ log = logging.getLogger(__name__)
 
 Motion = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
-VERSION = 2  # of the pixels: another number where the same arguments would draw something else
+VERSION = 3  # of the pixels: another number where the same arguments would draw something else
 FPS = 12
 SPLITS = ("train", "val", "test")
 
 X, Y, ANGLE, SIZE = range(4)  # of a state, each in turns of its own circle
-RADIUS = (0.17, 0.32)  # smallest and largest, as a share of the frame
+RADIUS = (0.2, 0.46)  # smallest and largest, as a share of the frame
 # Turns per frame: visible between the frames of a sparse clip, and far below the half turn that would look reversed.
 SPEED = {X: (1 / 60, 1 / 35), Y: (1 / 60, 1 / 35), ANGLE: (1 / 60, 1 / 36), SIZE: (1 / 40, 1 / 26)}
 DRIFT = 1 / 240  # the camera's fastest; a quarter of the slowest shape
-SUPERSAMPLE = 4  # patches are drawn so much larger, for smooth edges
+SUPERSAMPLE = 2  # patches are drawn so much larger, for smooth edges
 
 
 @dataclass(frozen=True)

@@ -13,53 +13,61 @@ import torch
 from torch import Tensor
 
 from vidstill.config import Augment, Clip
+from vidstill.data.blending import Box, rescale
 from vidstill.data.randaugment import parse_policy, randaugment
-from vidstill.data.sampling import test_indices, train_indices
+from vidstill.data.sampling import matching_indices, test_indices, train_indices
 from vidstill.video.decode import FramesMissing, VideoInfo, probe, read_frames
 from vidstill.video.pixels import short_side_size
-
-Box = tuple[int, int, int, int]
 
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R 601
 YIQ = np.array([LUMA, [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
 
 
-def train_clip(path: str | Path, clip: Clip, augment: Augment, rng: np.random.RandomState) -> np.ndarray:
+def train_clip(
+    path: str | Path, clip: Clip, augment: Augment, rng: np.random.RandomState, others: Sequence[Clip] = ()
+) -> list[np.ndarray]:
     """One training sample, uint8 (T,S,S,3) RGB: a pure function of the file and the state of `rng`.
 
-    The box is drawn in the frame of short side 256/224 S as released, but cut from the source and resized once.
+    It is followed by the same moments, box, flip and colours in the formats `others`. The box is drawn in the frame of
+    short side 256/224 S as released, but cut from the source and resized once.
     A file that decodes fewer frames than its packets promise is sampled anew, from the same state, over those it has.
     Raises VideoError when the file cannot be read.
     """
     info = probe(path)
     state = rng.get_state()
     try:
-        return _train_clip(path, info, info.frames, clip, augment, rng)
+        return _train_clip(path, info, info.frames, clip, augment, rng, others)
     except FramesMissing as missing:
         if not missing.available:
             raise
         rng.set_state(state)
-        return _train_clip(path, info, missing.available, clip, augment, rng)
+        return _train_clip(path, info, missing.available, clip, augment, rng, others)
 
 
 def test_clips(
-    path: str | Path, clip: Clip, clips: int, crops: int, rng: np.random.RandomState | None = None
+    path: str | Path,
+    clip: Clip,
+    clips: int,
+    crops: int,
+    rng: np.random.RandomState | None = None,
+    side: int | None = None,
 ) -> np.ndarray:
     """All views of one test video, uint8 (crops·clips,T,S,S,3), from one decoding pass; view = crop · clips + clip.
 
-    One crop is the centre of the frame at short side 256/224 S; three crops lie along the long side at short side S.
+    One crop is the centre of the frame at short side 256/224 S; three crops lie along the long side at short side S;
+    `side` is another short side than these.
     With `rng` the clips are random. Raises VideoError when the file cannot be read.
     """
     frames = probe(path).frames
     state = rng.get_state() if rng is not None else None
     try:
-        return _test_clips(path, frames, clip, clips, crops, rng)
+        return _test_clips(path, frames, clip, clips, crops, rng, side)
     except FramesMissing as missing:
         if not missing.available:
             raise
         if rng is not None and state is not None:
             rng.set_state(state)
-        return _test_clips(path, missing.available, clip, clips, crops, rng)
+        return _test_clips(path, missing.available, clip, clips, crops, rng, side)
 
 
 test_clips.__test__ = False  # type: ignore[attr-defined]  # the name is not a test's
@@ -193,24 +201,49 @@ def colour_matrix(mean: Sequence[float], steps: Sequence[tuple[str, float]]) -> 
     return matrix[:3]
 
 
-def erase(clip: np.ndarray, colour: Sequence[float], rng: np.random.RandomState) -> np.ndarray:
-    """`clip` (T,H,W,3) with one random box, 1/50 to 1/3 of the frame, filled with `colour` in all frames."""
-    height, width = clip.shape[1:3]
+def erase(
+    clip: np.ndarray, colour: Sequence[float], rng: np.random.RandomState, frame: tuple[int, int] | None = None
+) -> np.ndarray:
+    """`clip` (T,H,W,3) with one random box, 1/50 to 1/3 of the frame, filled with `colour` in all frames.
+
+    With `frame` (H,W) the box is drawn in a frame of that size: the same place in clips of any size.
+    """
+    height, width = frame or clip.shape[1:3]
     box = random_resized_crop(height, width, (0.02, 1 / 3), (0.3, 1 / 0.3), rng, _position(rng))
-    x1, y1, x2, y2 = box
+    x1, y1, x2, y2 = rescale(box, height, width, *clip.shape[1:3])
     erased = clip.copy()
     erased[:, y1:y2, x1:x2] = np.rint(colour)
     return erased
 
 
 def _train_clip(
-    path: str | Path, info: VideoInfo, frames: int, clip: Clip, augment: Augment, rng: np.random.RandomState
-) -> np.ndarray:
+    path: str | Path,
+    info: VideoInfo,
+    frames: int,
+    clip: Clip,
+    augment: Augment,
+    rng: np.random.RandomState,
+    others: Sequence[Clip],
+) -> list[np.ndarray]:
     indices = train_indices(frames, clip, rng)
     height, width = short_side_size(info.height, info.width, margin_size(clip.size))
     box = random_resized_crop(height, width, augment.scale, augment.ratio, rng, _position(rng))
-    box = _rescale(box, height, width, info.height, info.width)
-    pixels = read_frames(path, indices, box=box, size=(clip.size, clip.size))
+    box = _source_box(box, height, width, info)
+    formats = (clip, *others)
+    wanted = [indices, *(matching_indices(indices, frames, clip, other) for other in others)]
+    state, samples = rng.get_state(), {}
+    for size in {form.size for form in formats}:  # one decoding pass for each
+        alike = [n for n, form in enumerate(formats) if form.size == size]
+        pixels = read_frames(path, np.concatenate([wanted[n] for n in alike]), box=box, size=(size, size))
+        for n, part in zip(alike, np.split(pixels, np.cumsum([len(wanted[n]) for n in alike])[:-1]), strict=True):
+            rng.set_state(state)
+            samples[n] = _augmented(part, formats[n], augment, rng, (clip.size, clip.size))
+    return [samples[n] for n in range(len(formats))]
+
+
+def _augmented(
+    pixels: np.ndarray, clip: Clip, augment: Augment, rng: np.random.RandomState, frame: tuple[int, int]
+) -> np.ndarray:
     if rng.random_sample() < augment.flip:
         # cv2 flips 3-byte pixels forty times faster than numpy copies them.
         pixels = cv2.flip(pixels.reshape(-1, *pixels.shape[2:]), 1).reshape(pixels.shape)
@@ -218,23 +251,29 @@ def _train_clip(
         pixels = randaugment(pixels, parse_policy(augment.randaugment), rng)
     pixels = recolour(pixels, augment, rng)
     if rng.random_sample() < augment.erase:
-        pixels = erase(pixels, clip.mean, rng)
+        pixels = erase(pixels, clip.mean, rng, frame)
     return pixels
 
 
 def _test_clips(
-    path: str | Path, frames: int, clip: Clip, clips: int, crops: int, rng: np.random.RandomState | None
+    path: str | Path,
+    frames: int,
+    clip: Clip,
+    clips: int,
+    crops: int,
+    rng: np.random.RandomState | None,
+    side: int | None,
 ) -> np.ndarray:
     indices = test_indices(frames, clip, clips, rng).reshape(-1)
-    pixels = read_frames(path, indices, short_side=margin_size(clip.size) if crops == 1 else clip.size)
-    return test_views(pixels, clip.size, crops).reshape(crops * clips, clip.frames, clip.size, clip.size, 3)
+    pixels = read_frames(path, indices, short_side=side or (margin_size(clip.size) if crops == 1 else clip.size))
+    return test_views(pixels, clip.size, crops).reshape(-1, clip.frames, clip.size, clip.size, 3)
 
 
-def _rescale(box: Box, height: int, width: int, new_height: int, new_width: int) -> Box:
-    """`box` of a frame (height, width) in whole pixels of the same frame at another size; never empty."""
-    x_scale, y_scale = new_width / width, new_height / height
-    x1, y1 = min(round(box[0] * x_scale), new_width - 1), min(round(box[1] * y_scale), new_height - 1)
-    return x1, y1, max(x1 + 1, round(box[2] * x_scale)), max(y1 + 1, round(box[3] * y_scale))
+def _source_box(box: Box, height: int, width: int, info: VideoInfo) -> Box:
+    """`box` of a frame (height, width) in whole pixels of the source; never empty."""
+    x1, y1, x2, y2 = rescale(box, height, width, info.height, info.width)
+    x1, y1 = min(x1, info.width - 1), min(y1, info.height - 1)
+    return x1, y1, max(x1 + 1, x2), max(y1 + 1, y2)
 
 
 def _position(rng: np.random.RandomState) -> random.Random:

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
 Series = dict[str, list[tuple[float, float]]]
+Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 WIDTH, HEIGHT = 360, 210
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 10, 26
+PARETO_WIDTH, PARETO_HEIGHT = 560, 380
+DOT = 4.5  # radius
+LINES = 3  # the style sheet has that many colours
 CHARACTER = 6.3  # mean width of a character of the labels, which are 11 px high
 LONGEST_NAME = 26  # characters of a class beside the confusion matrix; the whole name is shown on hovering
 NUMBERED, NAMED = 24, 60  # classes: with more the cells have no numbers; with more still there are no names, one image
@@ -59,6 +65,102 @@ def line_chart(
             told = f"<title>{escape(name)}, epoch {epoch:g}: {value:.4g}{unit}</title>"
             drawn.append(f'<circle class="{shown}{number}" cx="{x:.1f}" cy="{y:.1f}" r="4">{told}</circle>')
     return _svg(WIDTH, HEIGHT, drawn)
+
+
+class Point(NamedTuple):
+    """A model in a chart of accuracy over cost."""
+
+    name: str
+    x: float
+    y: float
+    deviation: float = 0.0  # of y
+
+
+def pareto_chart(series: Mapping[str, Sequence[Point]], across: str) -> str:
+    """Per cent over a positive cost named `across`, on a log axis; a staircase joins each series' best for their cost.
+
+    A name stands where it hides neither point nor line nor another name, with a thin line where that is not beside its
+    point; one that finds no such place is shown on hovering only, as all are. Points without a finite cost are left
+    out.
+    """
+    shown = {name: [p for p in points if 0 < p.x < math.inf and math.isfinite(p.y)] for name, points in series.items()}
+    shown = {name: points for name, points in shown.items() if points}
+    points = [point for of_one in shown.values() for point in of_one]
+    if not points:
+        return '<p class="none">no model with both an accuracy and a cost</p>'
+    top, bottom, right = TOP + 18 * len(shown) + 6, PARETO_HEIGHT - 44, PARETO_WIDTH - RIGHT
+    first, last = min(p.x for p in points) / 1.4, max(p.x for p in points) * 1.4
+    low, high = min(p.y - p.deviation for p in points) - 1, max(p.y + p.deviation for p in points) + 1
+    rows = [y for y in ticks(low, high) if 0 <= y <= 100]
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        share = math.log(x / first) / math.log(last / first)
+        height = (min(max(y, rows[0]), rows[-1]) - rows[0]) / (rows[-1] - rows[0])
+        return LEFT + share * (right - LEFT), bottom - height * (bottom - top)
+
+    drawn = [_grid(place(first, y)[1], _number(y, rows) + "%", right) for y in rows]
+    for tick in log_ticks(first, last):
+        x, _ = place(tick, rows[0])
+        drawn.append(f'<path class="grid" d="M{x:.1f} {top}V{bottom}"/>{_text(x, bottom + 16, f"{tick:g}", "middle")}')
+    drawn.append(_text((LEFT + right) / 2, bottom + 36, escape(across), "middle"))
+    taken: list[Box] = []
+    for number, (name, of_one) in enumerate(shown.items()):
+        dot, line, legend = f"dot{number % LINES}", f"line{number % LINES}", TOP + 18 * number + 4
+        drawn.append(f'<circle class="{dot}" cx="{LEFT + 5}" cy="{legend}" r="{DOT}"/>')
+        drawn.append(_text(LEFT + 15, legend + 4, escape(name), "start"))
+        best = pareto_front(of_one)
+        stairs = [*(place(p.x, p.y) for p in best), (right, place(best[-1].x, best[-1].y)[1])]
+        steps = "".join(f"H{x:.1f}V{y:.1f}" for x, y in stairs[1:])
+        drawn.append(f'<path class="{line} stairs" d="M{stairs[0][0]:.1f} {stairs[0][1]:.1f}{steps}"/>')
+        for (x1, y1), (x2, y2) in itertools.pairwise(stairs):
+            taken += [(x1, y1 - 1, x2, y1 + 1), (x2 - 1, y2, x2 + 1, y1)]
+        for p in of_one:
+            (x, y), (_, above), (_, below) = (place(p.x, p.y + sign * p.deviation) for sign in (0, 1, -1))
+            spread = f" ± {p.deviation:.1f}" if p.deviation else ""
+            told = f"<title>{escape(p.name)}: {p.y:.1f}{spread}%, {p.x:.3g} {escape(across)}</title>"
+            kind = dot if p in best else f"{dot} dominated"
+            drawn.append(f'<path class="{line} spread" d="M{x:.1f} {above:.1f}V{below:.1f}"/>' if spread else "")
+            drawn.append(f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="{DOT}">{told}</circle>')
+            taken += [(x - 1, above, x + 1, below), _around(x, y, DOT)]
+    order = sorted(points, key=lambda p: (-p.y, p.x))  # the best find the best places
+    drawn += _names([(p.name, *place(p.x, p.y)) for p in order], (LEFT, top, right, bottom), taken)
+    return _svg(PARETO_WIDTH, PARETO_HEIGHT, drawn)
+
+
+def pareto_front(points: Sequence[Point]) -> list[Point]:
+    """Those that no other one beats in accuracy at the same cost or less, by rising cost."""
+    best: list[Point] = []
+    for point in sorted(points, key=lambda point: (point.x, -point.y)):
+        if not best or point.y > best[-1].y:
+            best.append(point)
+    return best
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """1, 2 and 5 times powers of ten between positive bounds, or round numbers where those are close together."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for factors in ((1,), (1, 2, 5)):
+        found = [factor * 10.0**power for power in powers for factor in factors if low <= factor * 10.0**power <= high]
+        if len(found) >= 3:
+            return found
+    return [x for x in ticks(low, high) if low <= x <= high]
+
+
+def standalone(charts: Sequence[str], style: str) -> str:
+    """Charts side by side as the text of an SVG file, with the style sheet of the page they come from."""
+    sizes = [[float(side) for side in chart.split('"', 2)[1].split()[2:]] for chart in charts]
+    margin = 12.0
+    width, height, left = sum(w for w, _ in sizes) + 2 * margin, max(h for _, h in sizes) + 2 * margin, margin
+    placed = []
+    for chart, (wide, high) in zip(charts, sizes, strict=True):
+        box = f'x="{left:.0f}" y="{margin:.0f}" width="{wide:.0f}" height="{high:.0f}"'
+        placed.append(chart.replace("<svg ", f"<svg {box} ", 1))
+        left += wide
+    ground = f'<rect width="{width:.0f}" height="{height:.0f}" rx="12" style="fill: var(--card)"/>'
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}">'
+        f"<style>{style}</style>{ground}{''.join(placed)}</svg>\n"
+    )
 
 
 def reliability_chart(videos: np.ndarray, confidence: np.ndarray, accuracy: np.ndarray) -> str:
@@ -157,6 +259,53 @@ def _confusion_picture(shares: np.ndarray) -> str:
     return _svg(left + side + 4, top + side + 4, drawn, natural=True)
 
 
+def _names(points: Sequence[tuple[str, float, float]], inside: Box, taken: list[Box]) -> Iterator[str]:
+    """The names that find a place outside of what is `taken`, which grows by them."""
+    names: list[Box] = []
+    for name, x, y in points:
+        short = _short(name)
+        crossed = [*names, *(_around(at_x, at_y, DOT) for _, at_x, at_y in points if (at_x, at_y) != (x, y))]
+        for box, away in _places(x, y, CHARACTER * len(short)):
+            end_x, end_y = min(max(x, box[0]), box[2]), min(max(y, box[1]), box[3])
+            steps = [n / 10 for n in range(1, 10)] if away else []
+            leader = [_around(x + t * (end_x - x), y + t * (end_y - y), 2) for t in steps]
+            if _outside(box, inside) or any(_overlap(box, other) for other in taken):
+                continue
+            if any(_overlap(part, other) for part in leader for other in crossed):
+                continue
+            names.append(box)
+            taken += [box, *leader]
+            if away:
+                yield f'<path class="leader" d="M{x:.1f} {y:.1f}L{end_x:.1f} {end_y:.1f}"/>'
+            yield _text((box[0] + box[2]) / 2, box[3] - 3, escape(short), "middle", ' class="ink"')
+            break
+
+
+def _places(x: float, y: float, wide: float, tall: float = 13.0) -> Iterator[tuple[Box, bool]]:
+    """Boxes for a name around its point, the best first; whether each is so far away that a line has to lead there."""
+    straight, slanted = ((1, 0), (-1, 0), (0, -1), (0, 1)), ((0.7, 0.7), (0.4, 0.9), (0.9, 0.4))
+    beside = DOT + 3
+    for distance in (beside, 18.0, 32.0, 50.0, 72.0, 100.0):
+        slants = ((side * dx, up * dy) for dx, dy in slanted for up in (-1, 1) for side in (1, -1))
+        for across, down in itertools.chain(straight, slants):
+            middle_x = x + distance * across + math.copysign(wide / 2, across) * (across != 0)
+            middle_y = y + distance * down + math.copysign(tall / 2, down) * (down != 0)
+            box = middle_x - wide / 2, middle_y - tall / 2, middle_x + wide / 2, middle_y + tall / 2
+            yield box, distance > beside
+
+
+def _around(x: float, y: float, radius: float) -> Box:
+    return x - radius, y - radius, x + radius, y + radius
+
+
+def _outside(box: Box, inside: Box) -> bool:
+    return box[0] < inside[0] or box[1] < inside[1] or box[2] > inside[2] or box[3] > inside[3]
+
+
+def _overlap(one: Box, other: Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
 def _span(values: Sequence[float]) -> tuple[float, float]:
     """From zero where the data come near it, so that distances are not blown up."""
     low, high = min(values), max(values)
@@ -180,8 +329,8 @@ def _short(name: str) -> str:
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1].rstrip()}…"
 
 
-def _grid(y: float, label: str) -> str:
-    return f'<path class="grid" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>{_text(LEFT - 7, y + 4, label, "end")}'
+def _grid(y: float, label: str, right: float = WIDTH - RIGHT) -> str:
+    return f'<path class="grid" d="M{LEFT} {y:.1f}H{right:g}"/>{_text(LEFT - 7, y + 4, label, "end")}'
 
 
 def _text(x: float, y: float, text: str, anchor: str, attributes: str = "") -> str:

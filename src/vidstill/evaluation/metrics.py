@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -43,6 +44,42 @@ def topk_accuracy(scores: np.ndarray, labels: np.ndarray, k: int) -> float:
     return float((best == labels[:, None]).any(axis=1).mean())
 
 
+def mean_class_accuracy(scores: np.ndarray, labels: np.ndarray, *, predicted: bool = False) -> float:
+    """Mean accuracy of the classes that have videos; with `predicted` also of those only predicted, which are 0."""
+    confusion = confusion_matrix(scores.argmax(1), labels, scores.shape[1])
+    counted = confusion.sum(1) + (confusion.sum(0) if predicted else 0) > 0
+    return float((np.diag(confusion) / np.maximum(confusion.sum(1), 1))[counted].mean())
+
+
+def average_precision(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Area under precision over recall of each column of `scores` (N,K), `targets` 0 or 1; nan without a 1.
+
+    Equal scores come in together.
+    """
+    order = np.argsort(-scores, axis=0, kind="stable")
+    ranked, hits = np.take_along_axis(scores, order, 0), np.take_along_axis(targets, order, 0) > 0
+    right = hits.cumsum(0)
+    last = np.ones(hits.shape, dtype=bool)
+    last[:-1] = ranked[1:] != ranked[:-1]  # of its equals
+    columns = []
+    for number in range(scores.shape[1]):
+        at = np.flatnonzero(last[:, number])
+        gained = np.diff(right[at, number], prepend=0)
+        with np.errstate(invalid="ignore"):
+            columns.append((gained * right[at, number] / (at + 1)).sum() / np.float64(right[-1, number]))
+    return np.array(columns)
+
+
+def mean_average_precision(scores: np.ndarray, targets: np.ndarray) -> float:
+    """Of several labels per video: mean over the classes that occur; scores and targets (N,K)."""
+    return float(np.nanmean(average_precision(scores, targets)))
+
+
+def mean_video_precision(scores: np.ndarray, targets: np.ndarray) -> float:
+    """Mean over the videos of the average precision of their ranked classes (Multi-Moments in Time)."""
+    return mean_average_precision(scores.T, targets.T)
+
+
 def reliability(scores: np.ndarray, labels: np.ndarray, bins: int = 15) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Videos, mean confidence and accuracy in each of `bins` equal bins of confidence; nan where a bin is empty."""
     confidence, correct = scores.max(1).astype(np.float64), scores.argmax(1) == labels
@@ -61,6 +98,12 @@ def expected_calibration_error(scores: np.ndarray, labels: np.ndarray, bins: int
 def confusion_matrix(predicted: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
     """Counts (K,K): rows true class, columns predicted class."""
     return np.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, classes)
+
+
+def normalise_confusion(counts: np.ndarray, by: Literal["true", "pred", "all"]) -> np.ndarray:
+    """Shares of the true class, of the predicted class or of all videos; 0 where there is none."""
+    whole = counts.sum(axis={"true": 1, "pred": 0, "all": None}[by], keepdims=True)
+    return counts / np.maximum(whole, 1)
 
 
 def measure(scores: np.ndarray, labels: np.ndarray, classes: list[str]) -> Metrics:
@@ -88,7 +131,7 @@ def measure(scores: np.ndarray, labels: np.ndarray, classes: list[str]) -> Metri
         videos=len(labels),
         top1=topk_accuracy(scores, labels, 1),
         top5=topk_accuracy(scores, labels, 5),
-        mean_class=float(np.nanmean(accuracy)),
+        mean_class=mean_class_accuracy(scores, labels),
         loss=float(-np.log(likelihood).mean()),
         calibration_error=expected_calibration_error(scores, labels),
         confusion=confusion,

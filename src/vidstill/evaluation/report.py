@@ -45,9 +45,9 @@ def write_report(folder: Path) -> Path:
             problems.append(f"{name} cannot be read: {error}")
             return absent
 
-    rows: Rows = read("metrics.jsonl", _read_rows, [])
+    rows: Rows = read("metrics.jsonl", read_rows, [])
     best: dict[str, Any] = read("best.json", _read_json, {})
-    settings: dict[str, Any] = read("config.yaml", _read_settings, {})
+    settings: dict[str, Any] = read("config.yaml", read_settings, {})
     scored: Evaluation | None = read("predictions.csv", read_predictions, None)
     tested = next((row for row in reversed(rows) if row.get("split") == "test"), {})
     parts = [_header(folder, best), *(f'<p class="card">{escape(problem)}</p>' for problem in problems)]
@@ -56,11 +56,21 @@ def write_report(folder: Path) -> Path:
     if scored and metrics:
         parts += [_confusion(metrics), _classes(metrics), _mistakes(scored), _calibration(scored, metrics)]
     parts += [_unreadable(tested), _settings(settings), _footer(best)]
+    return write_page(folder / "report.html", folder.resolve().name, parts)
+
+
+def write_page(path: Path, title: str, parts: Sequence[str]) -> Path:
+    """A page in the house style around pieces of HTML; empty ones are left out. Raises WriteError."""
     page = Template(PAGE.read_text(encoding="utf-8"))
-    with atomic(folder / "report.html") as file:
-        text = page.substitute(title=escape(folder.resolve().name), body="\n".join(filter(None, parts)))
+    with atomic(path) as file:
+        text = page.substitute(title=escape(title), body="\n".join(filter(None, parts)))
         file.write(text.encode(errors="replace"))  # a path may hold bytes that are no text
-    return folder / "report.html"
+    return path
+
+
+def style_sheet() -> str:
+    """What colours the charts of such a page, for a chart that stands alone."""
+    return PAGE.read_text(encoding="utf-8").partition("<style>")[2].partition("</style>")[0]
 
 
 def _header(folder: Path, best: dict[str, Any]) -> str:
@@ -316,7 +326,7 @@ def _footer(best: dict[str, Any]) -> str:
     return f"<footer>{escape(' · '.join(f'{key} {_shown(value)}' for key, value in made.items()))}</footer>"
 
 
-def _read_rows(path: Path) -> Rows:
+def read_rows(path: Path) -> Rows:
     """Lines of metrics.jsonl; one that a crash cut short is left out."""
     rows = []
     for line in path.read_text(encoding="utf-8").splitlines():
@@ -329,7 +339,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
-def _read_settings(path: Path) -> dict[str, Any]:
+def read_settings(path: Path) -> dict[str, Any]:
     return dict(parse_yaml(path.read_text(encoding="utf-8"), path.name) or {})
 
 

@@ -9,7 +9,7 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -28,6 +28,8 @@ from vidstill.video.decode import VideoError
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+
+Fusion = Literal["prob", "score", "none"]
 
 COLUMNS = ["path", "label", "predicted", "score"]  # of predictions.csv; the classes follow
 # Views that go through the model together, though a batch of videos may have 12 of each: enough to fill a GPU and few
@@ -91,6 +93,7 @@ class TestViews(Dataset[dict[str, Any]]):
     clips: int
     crops: int
     seed: int | None  # of random clips; None: evenly spread
+    side: int | None = None  # short side before the crop
     __test__ = False  # the name is not a test's
 
     def __getitem__(self, indices: Sequence[int]) -> dict[str, Any]:
@@ -100,7 +103,7 @@ class TestViews(Dataset[dict[str, Any]]):
         for index in indices:
             rng = None if self.seed is None else np.random.RandomState(sample_seed(self.seed, index))
             try:
-                views = test_clips(self.samples[index].path, self.clip, self.clips, self.crops, rng)
+                views = test_clips(self.samples[index].path, self.clip, self.clips, self.crops, rng, self.side)
                 read[index] = torch.from_numpy(views)
             except VideoError as error:
                 unreadable.append((index, str(error)))
@@ -115,6 +118,7 @@ def evaluate(
     clips: int = 4,
     crops: int = 3,
     seed: int | None = None,
+    side: int | None = None,
     batch: int = 4,
     workers: int = 0,
     start: str | None = None,
@@ -124,10 +128,11 @@ def evaluate(
 ) -> Evaluation:
     """Score `samples` with `clips` x `crops` views each, `batch` videos at a time, every video exactly once.
 
-    `clip` defaults to the model's input. With `seed` the clips are random, as in the released Video-FocalNet test.
-    `workers` processes, started by `start` (fork, spawn), read the videos. Unreadable ones are never replaced: they are
-    left out of the figures and named, or with `on_error="raise"` the first stops the test. Under `fabric` the ranks
-    share the videos and all get the whole result. `report` hears of {"what", "done", "total"}.
+    `clip` defaults to the model's input; `side` is the short side that crops are taken from. With `seed` the clips are
+    random, as in the released Video-FocalNet test. `workers` processes, started by `start` (fork, spawn), read the
+    videos. Unreadable ones are never replaced: they are left out of the figures and named, or with `on_error="raise"`
+    the first stops the test. Under `fabric` the ranks share the videos and all get the whole result. `report` hears of
+    {"what", "done", "total"}.
 
     Raises ValueError where no video is readable or a loader process is killed, VideoError with `on_error="raise"`.
     """
@@ -136,7 +141,7 @@ def evaluate(
     spec = clip or model.input
     mine = range(rank, len(samples), world)
     loader = DataLoader(
-        TestViews(samples, spec, clips, crops, seed),
+        TestViews(samples, spec, clips, crops, seed, side),
         batch_size=None,
         sampler=[list(mine[i : i + batch]) for i in range(0, len(mine), batch)],
         num_workers=workers,
@@ -176,12 +181,23 @@ def evaluate(
 
 
 @torch.inference_mode()
-def score_views(model: VideoModel, views: Tensor, clip: Clip | None = None) -> Tensor:
-    """Views uint8 (N,V,T,S,S,3) of N videos, on the model's device → their probabilities (N,K), float32."""
-    spec, count = clip or model.input, views.shape[1]
-    parts = views.flatten(0, 1).split(VIEWS_AT_ONCE_ON_CPU if views.device.type == "cpu" else VIEWS_AT_ONCE)
-    logits = [model(normalise(part, spec.mean, spec.std)).float() for part in parts]
-    return fuse(torch.cat(logits).unflatten(0, (-1, count))) / count
+def score_views(
+    model: VideoModel, views: Tensor, clip: Clip | None = None, *, fusion: Fusion = "prob", at_once: int | None = None
+) -> Tensor:
+    """Views uint8 (N,V,T,S,S,3) of N videos, on the model's device → their probabilities (N,K), float32.
+
+    `fusion` "score" gives the mean of the logits instead, "none" those of every view (N,V,K); for a model without
+    classifier they are pooled features. Views that are normalised already come as floats (N,V,3,T,H,W). `at_once` of
+    them go through the model together, which changes nothing but time and memory.
+    """
+    spec = clip or model.input
+    together = at_once or (VIEWS_AT_ONCE_ON_CPU if views.device.type == "cpu" else VIEWS_AT_ONCE)
+    parts = views.flatten(0, 1).split(together)
+    logits = [model(part if part.is_floating_point() else normalise(part, spec.mean, spec.std)) for part in parts]
+    each = torch.cat(logits).float().unflatten(0, views.shape[:2])
+    if fusion == "none":
+        return each
+    return fuse(each) / views.shape[1] if fusion == "prob" else each.mean(1)
 
 
 def write_predictions(path: Path, evaluation: Evaluation) -> None:
@@ -213,6 +229,28 @@ def read_predictions(path: Path) -> Evaluation:
             f"{path} holds no predictions as `vidstill test` writes them ({type(error).__name__}: {error}): test again"
         ) from None
     return Evaluation(names, samples, scores)
+
+
+def ensemble(parts: Sequence[Evaluation], weights: Sequence[float] | None = None) -> Evaluation:
+    """Several tests of the same videos as one: the weighted mean of their probabilities.
+
+    The order of the videos may differ. Raises ValueError where videos, labels or classes do.
+    """
+    weights = list(weights or [1.0] * len(parts))
+    if len(weights) != len(parts) or not sum(weights) > 0:
+        raise ValueError(f"{len(weights)} weights for {len(parts)} predictions: give one each, of a positive sum")
+    first = parts[0]
+    place = {sample.path: number for number, sample in enumerate(first.samples)}
+    total = np.zeros(first.probabilities.shape)
+    for number, (part, weight) in enumerate(zip(parts, weights, strict=True), 1):
+        if part.classes != first.classes:
+            raise ValueError(f"predictions {number} are of other classes than the first: only the same can be averaged")
+        if {s.path: s.label for s in part.samples} != {s.path: s.label for s in first.samples}:
+            raise ValueError(
+                f"predictions {number} are of other videos or labels than the first: test on the same list"
+            )
+        total[[place[sample.path] for sample in part.samples]] += weight * part.probabilities
+    return Evaluation(first.classes, first.samples, (total / sum(weights)).astype(np.float32))
 
 
 @contextlib.contextmanager

@@ -124,18 +124,20 @@ def _panel(width: int, height: int, ranked: Ranked, seconds: float, share: float
     name, score = ranked[0] if ranked else ("…", 0.0)
     tenths = int(10 * seconds + 1e-6)
     clock = f"{tenths // 600}:{tenths % 600 / 10:04.1f}"
-    percent = _text(pen, (right, margin), f"{score:.0%}" if ranked else "", large, INK, bold=True, ends=True)
-    _text(pen, (margin, margin), name, large, INK, bold=True, room=percent - 2 * margin)
+    percent = write_text(pen, (right, margin), f"{score:.0%}" if ranked else "", large, INK, bold=True, ends=True)
+    write_text(pen, (margin, margin), name, large, INK, bold=True, room=percent - 2 * margin)
     y = margin + 1.4 * large
     _bar(pen, margin, right, y, thick, score, ACCENT)
-    left_of_clock = _text(pen, (right, y + thick + 0.6 * margin), clock, small, MUTED, ends=True)
+    left_of_clock = write_text(pen, (right, y + thick + 0.6 * margin), clock, small, MUTED, ends=True)
     y += thick + 0.6 * margin
-    column = margin + _font(small, False).getlength("100%")
+    column = margin + font(small, False).getlength("100%")
     end = left_of_clock - 1.5 * margin
     bars = end - 0.22 * width if width >= 480 else end  # a narrow panel leaves the room to the names
     for name, score in ranked[1:]:
-        _text(pen, (column, y), f"{score:.0%}", small, MUTED, ends=True)
-        _text(pen, (column + margin, y), name, small, MUTED, room=bars - column - (2 if bars < end else 1) * margin)
+        write_text(pen, (column, y), f"{score:.0%}", small, MUTED, ends=True)
+        write_text(
+            pen, (column + margin, y), name, small, MUTED, room=bars - column - (2 if bars < end else 1) * margin
+        )
         if bars < end:
             _bar(pen, bars, end, y + 0.42 * small, max(3, thick // 2), score, MUTED)
         y += step
@@ -153,23 +155,24 @@ def _bar(
         pen.rounded_rectangle((left, top, left + share * (right - left), top + thick), thick / 2, colour)
 
 
-def _text(
+def write_text(
     pen: ImageDraw.ImageDraw, at: tuple[float, float], text: str, size: int, colour: Any, *,
     bold: bool = False, room: float = math.inf, ends: bool = False,
 ) -> float:  # fmt: skip
     """Write `text` from `at`, or so that it `ends` there; what exceeds its `room` is cut. Returns its left."""
-    font = _font(size, bold)
-    if font.getlength(text) > room:
-        while text and font.getlength(f"{text}…") > room:
+    letters = font(size, bold)
+    if letters.getlength(text) > room:
+        while text and letters.getlength(f"{text}…") > room:
             text = text[:-1]
         text = f"{text.rstrip()}…"
-    left = at[0] - font.getlength(text) if ends else at[0]
-    pen.text((left, at[1]), text, fill=colour, font=font)
+    left = at[0] - letters.getlength(text) if ends else at[0]
+    pen.text((left, at[1]), text, fill=colour, font=letters)
     return left
 
 
 @lru_cache
-def _font(size: int, bold: bool) -> Any:
+def font(size: int, bold: bool = False) -> Any:
+    """A font of that size in pixels, of this machine's where it has one of the usual."""
     for name in FONTS:
         with suppress(OSError):
             return ImageFont.truetype(name.format(("-Bold" if "Arial" not in name else " Bold") if bold else ""), size)

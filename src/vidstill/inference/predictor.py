@@ -214,7 +214,7 @@ class Predictor:
     def _window(self, frames: Iterator[Frame], length: float) -> tuple[float, Iterator[Frame]]:
         """Seconds of a window, and the frames again: a dense model's needs their rate, measured on the first ones."""
         spec = self.model.input
-        if spec.sampling == "dense":
+        if not spec.spans:
             first = list(itertools.islice(frames, MEASURED))
             passed = first[-1].seconds - first[0].seconds if first else 0.0
             rate = (len(first) - 1) / passed if passed > 0 else 25.0

@@ -64,7 +64,7 @@ def sliding_windows(
 
 
 def _window(frames: list[Frame], clip: Clip, crops: int) -> Window:
-    clips = 1 if clip.sampling == "sparse" else max(1, len(frames) // clip_frames(clip))
+    clips = 1 if clip.spans else max(1, len(frames) // clip_frames(clip))
     indices = test_indices(len(frames), clip, clips).reshape(-1)
     crop_views = test_views(np.stack([frames[index].pixels for index in indices]), clip.size, crops)
     views = crop_views.reshape(crops * clips, clip.frames, clip.size, clip.size, 3)

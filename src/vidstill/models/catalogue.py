@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import re
 from typing import NamedTuple
 
 
@@ -15,10 +16,19 @@ class Entry(NamedTuple):
     input: str
     published: str
 
+    def top1(self) -> dict[str, float]:
+        """Published per cent by data set, of several the first."""
+        return {name: float(share) for name, share in re.findall(r"(\w+) (\d+\.\d+)", self.published)}
 
-_FOCAL, _FAST, _SLOW, _LIGHT = "8x224²", "32x224²", "8x224²", "16x112²"
+
+_FOCAL, _DUAL, _FAST, _SLOW, _LIGHT = "8x224²", "32x224²", "32x224²", "8x224²", "16x112²"
 
 CATALOGUE = {
+    "dualformer_tiny": Entry("dualformer", 21_972_560, 59.86, _DUAL, "K400 79.5"),
+    "dualformer_small": Entry(
+        "dualformer", 49_215_664, 158.26, _DUAL, "K400 80.6; Diving48 81.8; HMDB51 76.4; UCF101 97.5"
+    ),
+    "dualformer_base": Entry("dualformer", 87_247_632, 267.39, _DUAL, "K400 81.1; K600 85.2"),
     "vfl_net": Entry("focal", 22_444_654, 27.14, _FOCAL, "UCF101 82.5 plain, 88.4 distilled; HMDB51 71.6, 82.7"),
     "video_focalnet_tiny": Entry("focal", 49_553_272, 63.00, _FOCAL, "K400 79.8"),
     "video_focalnet_small": Entry("focal", 88_735_168, 124.33, _FOCAL, "K400 81.4"),

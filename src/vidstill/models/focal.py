@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,33 +17,32 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from vidstill.models.layers import (
+    EPS,
+    MLP,
+    DropPath,
     Layer,
     Packs,
     TemporalTransform,
-    can_pack,
     conv_depthwise,
     conv_strided,
     conv_temporal,
     dense,
-    keep_freed_memory,
     pack_dense,
     pack_depthwise,
     pack_strided,
     pack_temporal,
     pack_transform,
+    recompute,
     transform_pays,
 )
-from vidstill.models.registry import VideoModel, check_options, register_model
+from vidstill.models.packed import PackedModel
+from vidstill.models.registry import check_options, register_model
 
 if TYPE_CHECKING:
     from vidstill.models.weights import Report
 
-log = logging.getLogger(__name__)
-
-EPS = 1e-5
 CACHE_BYTES = 5_000_000  # a frame of the first stage at 224²; larger and smaller ones measured slower
 _BLOCK = re.compile(r"layers\.(\d+)\.blocks\.(\d+)\.")
 
@@ -196,39 +194,6 @@ def _kernels(layers: nn.ModuleList) -> list[Tensor]:
     return [layer[0].weight for layer in layers]  # type: ignore[index]
 
 
-class MLP(Packs, nn.Module):
-    packed: tuple[Layer, Layer] | None = None
-
-    def __init__(self, width: int, hidden: int, drop: float) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(width, hidden)
-        self.fc2 = nn.Linear(hidden, width)
-        self.drop = nn.Dropout(drop)
-
-    def forward(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
-        """(N,H,W,C) → same shape; `plus` is added to it."""
-        fc1, fc2 = self.packed or ((self.fc1.weight, self.fc1.bias), (self.fc2.weight, self.fc2.bias))
-        return self.drop(dense(self.drop(dense(x, *fc1, gelu=True)), *fc2, plus=plus))
-
-    def pack(self, frames: int, grid: int) -> None:
-        fc1, fc2 = ((layer.weight, layer.bias) for layer in (self.fc1, self.fc2))
-        self.packed = pack_dense(fc1, frames, grid), pack_dense(fc2, frames, grid)
-
-
-class DropPath(nn.Module):
-    """Stochastic depth: each row of the B·T axis is dropped with probability `p`, the rest divided by 1 − p."""
-
-    def __init__(self, p: float) -> None:
-        super().__init__()
-        self.p = p
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.p == 0.0 or not self.training:
-            return x
-        kept = x.new_empty(x.shape[0], 1, 1, 1).bernoulli_(1 - self.p)
-        return x * kept.div_(1 - self.p)
-
-
 class Block(Packs, nn.Module):
     """(B,T,H,W,C) → same: modulation and MLP, each with norm, layer scale, stochastic depth and residual."""
 
@@ -325,14 +290,14 @@ class Stage(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.downsample = downsample
 
-    def forward(self, x: Tensor, recompute: bool = False) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, checkpointing: bool = False) -> tuple[Tensor, Tensor]:
         """(B,T,H,W,C) → what the blocks made of it, and the same after the embedding into the next grid."""
         for block in self.blocks:
-            x = checkpoint(block, x, use_reentrant=False) if recompute and torch.is_grad_enabled() else block(x)
+            x = recompute(block, x) if checkpointing and torch.is_grad_enabled() else block(x)
         return x, x if self.downsample is None else self.downsample(x)
 
 
-class VideoFocalNet(Packs, VideoModel):
+class VideoFocalNet(PackedModel):
     """Four stages of spatio-temporal focal modulation; any frame count and any frame size from 32 pixels.
 
     width: channels of the first stage (`embed_dim`), doubled by every stage; depths: blocks per stage; focal_levels
@@ -341,7 +306,8 @@ class VideoFocalNet(Packs, VideoModel):
     near zero for hundreds of steps. Raises ValueError for options that contradict.
     """
 
-    packed: int | None = None  # time steps that `optimise_for_inference` packed the weights for
+    channel_axis = -1
+    packed: tuple[int, int, int] | None = None  # steps, height and width that the weights are packed for
 
     def __init__(
         self,
@@ -394,6 +360,7 @@ class VideoFocalNet(Packs, VideoModel):
             self.layers.append(Stage(blocks, None if last else Embed(widths[i], widths[i + 1], *down, 1, norm=True)))
         self.norm = nn.LayerNorm(widths[-1], eps=EPS)
         self.init_std = init_std
+        self.cam_layer = f"layers/{len(depths) - 1}/blocks/{depths[-1] - 1}"
         self.reset_classifier(num_classes)
         self.apply(self._initialise)
 
@@ -413,6 +380,10 @@ class VideoFocalNet(Packs, VideoModel):
             for number, stage in enumerate(self.layers, 1):
                 features[f"stage{number}"], x = stage(x, self.checkpointing)
             return {name: feature.permute(0, 4, 1, 2, 3) for name, feature in features.items()}
+
+    def forward_head(self, features: dict[str, Tensor]) -> Tensor:
+        last = features[f"stage{len(self.layers)}"].permute(0, 2, 3, 4, 1)
+        return self.head(self.norm(last).mean((2, 3)).mean(1))
 
     def reset_classifier(self, num_classes: int) -> None:
         """A fresh head of `num_classes` outputs; 0 leaves the pooled features (B,C)."""
@@ -476,63 +447,22 @@ class VideoFocalNet(Packs, VideoModel):
         self.patch_embed, self.tubelet_size, self.options["tubelet_size"] = embed, tubelet, tubelet
         report.notes.append(f"tubelet_size {tubelet} taken from the file")
 
-    def optimise_for_inference(self, bf16: bool = False) -> VideoFocalNet:
-        """Give up gradients for speed, in place; eval mode.
+    def pack(self) -> None:
+        self._pack(self.input.frames // self.tubelet_size, self.input.size, self.input.size)
 
-        On x86 CPUs weights are prepacked for oneDNN, beside the released ones: about three times the memory, logits
-        equal to 1e-5. It fits the time steps of `input`, and is packed anew when another number comes. Elsewhere the
-        plain layers stay. `bf16` runs in bfloat16 (logits to about 1 %, returned in the clips' dtype) unless the CPU
-        would have to emulate it. `train()`, `to()` and loading weights go back to the plain layers.
-        """
-        self.eval()
-        on_cpu = self.norm.weight.device.type == "cpu"
-        if bf16 and on_cpu and not can_pack(torch.bfloat16):
-            log.warning("this CPU has no bfloat16 instructions: inference stays in float32, which is faster here")
-        elif bf16:
-            self.to(torch.bfloat16)
-        if on_cpu and can_pack(self.norm.weight.dtype):
-            keep_freed_memory()
-            self._pack(self.input.frames // self.tubelet_size, (self.input.size, self.input.size))
-        return self
-
-    def _pack(self, steps: int, sides: tuple[int, int]) -> None:
-        self.packed = steps
+    def _pack(self, steps: int, *sides: int) -> None:
+        self.packed = steps, *sides  # type: ignore[assignment]
         for stage, grid in zip(self.layers, self._grids(sides), strict=True):
             for module in stage.modules():
                 if isinstance(module, Block | Embed):
                     module.pack(steps, *(max(1, side) for side in grid))
 
-    def _unpack(self) -> None:
-        if self.packed is not None:
-            self.packed = None
-            for module in self.modules():
-                if isinstance(module, Packs):
-                    module.packed = None
-
-    def train(self, mode: bool = True) -> VideoFocalNet:
-        if mode:
-            self._unpack()
-        return super().train(mode)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> VideoFocalNet:
-        self._unpack()
-        return super()._apply(fn, recurse)
-
-    def load_state_dict(self, *args: Any, **options: Any) -> Any:
-        self._unpack()
-        return super().load_state_dict(*args, **options)
-
-    def _gradients(self) -> contextlib.AbstractContextManager[None]:
-        """Packed layers have none: they must not look as if they did."""
-        return contextlib.nullcontext() if self.packed is None else torch.no_grad()
-
     def _embed(self, clips: Tensor) -> Tensor:
         self._check_input(clips)
-        if self.packed not in (None, steps := clips.shape[2] // self.tubelet_size):
-            self._pack(steps, (clips.shape[3], clips.shape[4]))
-        if clips.is_meta or not torch.is_autocast_enabled(clips.device.type):
-            clips = clips.to(self.norm.weight.dtype)
-        return self.pos_drop(self.patch_embed(clips.permute(0, 2, 3, 4, 1)))
+        shape = clips.shape[2] // self.tubelet_size, clips.shape[3], clips.shape[4]
+        if self.packed not in (None, shape):
+            self._pack(*shape)  # kernels chosen for another grid take seven times as long
+        return self.pos_drop(self.patch_embed(self._as_weights(clips).permute(0, 2, 3, 4, 1)))
 
     def _grids(self, sides: Sequence[int]) -> list[tuple[int, ...]]:
         """Height and width of every stage's grid for frames of that size."""

@@ -12,14 +12,17 @@ import ctypes
 import functools
 import math
 import platform
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 ONES = [1, 1]
+EPS = 1e-5  # of every layer norm
 
 Layer = tuple[Tensor, Tensor | None]  # weight (C',C) and bias
 
@@ -242,3 +245,60 @@ def fourier(steps: int, taps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             kernel += [c, d - c, c + d]
             back += [2 * (real - imaginary), -2 * imaginary, -2 * real]
     return np.stack(into), np.stack(kernel), np.stack(back, 1)
+
+
+class MLP(Packs, nn.Module):
+    packed: tuple[Layer, Layer] | None = None
+
+    def __init__(self, width: int, hidden: int, drop: float) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
+        self.drop = nn.Dropout(drop)
+
+    def forward(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
+        """(N,…,C) → same shape; `plus` is added to it."""
+        fc1, fc2 = self.packed or ((self.fc1.weight, self.fc1.bias), (self.fc2.weight, self.fc2.bias))
+        return self.drop(dense(self.drop(dense(x, *fc1, gelu=True)), *fc2, plus=plus))
+
+    def pack(self, frames: int, grid: int) -> None:
+        fc1, fc2 = ((layer.weight, layer.bias) for layer in (self.fc1, self.fc2))
+        self.packed = pack_dense(fc1, frames, grid), pack_dense(fc2, frames, grid)
+
+
+class DropPath(nn.Module):
+    """Stochastic depth: each row of the first axis is dropped with probability `p`, the rest divided by 1 − p."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.p == 0.0 or not self.training:
+            return x
+        kept = x.new_empty(x.shape[0], *[1] * (x.ndim - 1)).bernoulli_(1 - self.p)
+        return x * kept.div_(1 - self.p)
+
+
+def recompute(block: nn.Module, x: Tensor) -> Tensor:
+    """`block(x)` whose activations are computed again in the backward pass instead of kept.
+
+    The second pass leaves the running statistics of batch norms alone, which the first has updated.
+    """
+    passes = (contextlib.nullcontext(), _still_statistics(block))
+    result: Tensor = checkpoint(block, x, use_reentrant=False, context_fn=lambda: passes)
+    return result
+
+
+@contextlib.contextmanager
+def _still_statistics(block: nn.Module) -> Iterator[None]:
+    norms: list[Any] = [m for m in block.modules() if getattr(m, "num_batches_tracked", None) is not None]
+    before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, (momentum, count) in zip(norms, before, strict=True):
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(count)

@@ -33,6 +33,8 @@ class VideoModel(nn.Module):
     options: dict[str, Any]
     num_classes: int
     head_keys: tuple[str, ...] = ("head.weight", "head.bias")  # of the state dict, what depends on num_classes
+    channel_axis: int = 1  # of what its inner layers hand on
+    cam_layer: str = ""  # which of them Grad-CAM looks at unless told otherwise, parts separated by slashes
     checkpointing: bool = False  # recompute activations in the backward pass: less memory, about a third more time
 
     def forward_features(self, clips: Tensor) -> dict[str, Tensor]:
@@ -41,10 +43,18 @@ class VideoModel(nn.Module):
     def reset_classifier(self, num_classes: int) -> None:
         raise NotImplementedError
 
-    def adapt_state(self, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], set[str], list[str], list[str]]:
-        """Weights of a released file in this model's layout: the state, the keys of this model that it may lack, the
-        file's keys that are not used, and a note for each change. The model may change itself to match the file."""
-        return state, set(), [], []
+    def forward_with_features(self, clips: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Logits and features of one pass."""
+        features = self.forward_features(clips)
+        return self.forward_head(features), features
+
+    def forward_head(self, features: dict[str, Tensor]) -> Tensor:
+        """What `forward_features` gave → logits (B,K)."""
+        raise NotImplementedError
+
+    def seen_frames(self, frames: int) -> list[list[int]]:
+        """Which of a clip's frames each pathway sees, in the order in which its layers hand on their tensors."""
+        return [list(range(frames))]
 
     def optimise_for_inference(self, bf16: bool = False) -> VideoModel:
         """Give up training for speed, in place: same logits to rounding; with `bf16` to about 1 %, float32 still out.

@@ -175,6 +175,24 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> VideoModel:
     `path`: a run folder (its best.*), or a .safetensors or .json file beside the other. Raises ValueError where one of
     them is missing or damaged or they do not fit each other.
     """
+    about, weights = describe(path)
+    try:
+        architecture, options = about["architecture"], about["architecture"]["options"]
+        # The weights come from the file: none are drawn.
+        model = create_model(architecture["name"], architecture["num_classes"], device="meta", **options)
+        model.classes, model.input = about["classes"], Clip.model_validate(about["input"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise _no_description(weights, error) from None
+    try:
+        model.load_state_dict(_read_safetensors(weights), assign=True)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"{weights} does not fit {_described(weights)}: {reason}") from None
+    return model.to(device).eval()
+
+
+def describe(path: str | Path) -> tuple[dict[str, Any], Path]:
+    """What the .json of a saved model says, unchecked, and the file of its weights; arguments and errors as `load`."""
     path = Path(path)
     stem = path / "best" if path.is_dir() else path.with_suffix("")
     if not path.is_dir() and path.suffix not in (".safetensors", ".json"):
@@ -182,23 +200,22 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> VideoModel:
             f"{path} is not a saved model: give a run folder or a .safetensors file; "
             "released files are read by load_weights"
         )
-    described, weights = _with(stem, ".json"), _with(stem, ".safetensors")
-    for part in (described, weights):
+    weights = _with(stem, ".safetensors")
+    for part in (_described(weights), weights):
         if not part.is_file():
             raise ValueError(f"no model at {path}: {part} is missing")
     try:
-        about = json.loads(described.read_text(encoding="utf-8"))
-        architecture, options = about["architecture"], about["architecture"]["options"]
-        # The weights come from the file: none are drawn.
-        model = create_model(architecture["name"], architecture["num_classes"], device="meta", **options)
-        model.classes, model.input = about["classes"], Clip.model_validate(about["input"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{described} does not describe a model: {' '.join(str(error).split())[:200]}") from None
-    try:
-        model.load_state_dict(_read_safetensors(weights), assign=True)
-    except RuntimeError as error:
-        raise ValueError(f"{weights} does not fit {described}: {' '.join(str(error).split())[:300]}") from None
-    return model.to(device).eval()
+        return dict(json.loads(_described(weights).read_text(encoding="utf-8"))), weights
+    except (TypeError, ValueError) as error:
+        raise _no_description(weights, error) from None
+
+
+def _described(weights: Path) -> Path:
+    return weights.with_suffix(".json")
+
+
+def _no_description(weights: Path, error: Exception) -> ValueError:
+    return ValueError(f"{_described(weights)} does not describe a model: {' '.join(str(error).split())[:200]}")
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

@@ -8,17 +8,18 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from vidstill.config import Run
+from vidstill.config import Clip, Run
 from vidstill.data.blending import blend
 from vidstill.data.dataset import sample_seed
 from vidstill.data.loader import EpochBatches
@@ -58,6 +59,7 @@ def fit(
     Raises TrainingError where the loss is not finite, a loader process dies or the disk is full.
     """
     model: VideoModel = objective.model  # type: ignore[assignment]
+    formats: Sequence[Clip] = getattr(objective, "teacher_formats", ())
     plain = copy.deepcopy(model).to(fabric.device)  # validated and saved; never sharded, compiled or averaged in place
     batches: EpochBatches = loader.batch_sampler  # type: ignore[assignment]
     iterations, accumulate = len(batches), run.train.accumulate
@@ -67,8 +69,9 @@ def fit(
     if run.train.compile:
         model.compile()
     objective = fabric.setup_module(objective)
-    model = objective.model
-    inner = make_optimiser(model, run.optim)
+    bare: nn.Module = objective.module  # without DDP; FSDP shards it in place
+    model = bare.model  # type: ignore[assignment]
+    inner = make_optimiser(bare, run.optim)
     optimiser: Any = fabric.setup_optimizers(inner)
     ema = (
         AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(run.train.ema), use_buffers=True)
@@ -78,7 +81,7 @@ def fit(
 
     state: dict[str, Any] = {"step": 0, "best": -math.inf, "stale": 0, "loss": 0.0}
     if (saved := read_checkpoint(folder)) is not None:
-        restore(model, inner, saved.pop("weights"))
+        restore(bare, inner, saved.pop("weights"))
         fabric.strategy.precision.load_state_dict(saved.pop("precision"))
         if ema is not None:
             ema.load_state_dict(saved.pop("ema"))
@@ -86,6 +89,12 @@ def fit(
         log.info("resumed at step %d of %d", state["step"], iterations * run.train.epochs)
     unreadable: set[str] = set()
     rows = Log(folder, keep=lambda row: row["step"] <= state["step"]) if fabric.is_global_zero else None
+
+    def moment() -> int:
+        """The number of the batch: its videos, augmentation and blending depend on it. With cached teacher logits the
+        same batches come again after some epochs."""
+        step: int = state["step"]
+        return step % (run.distil.cache_epochs * iterations) if run.distil.cache else step
 
     def check_loss() -> None:
         state["loss"] = float(state["loss"])
@@ -96,7 +105,7 @@ def fit(
             )
 
     def checkpoint() -> None:
-        weights = state_of(model, inner)
+        weights = state_of(bare, inner)
         if fabric.is_global_zero:
             averaged = {} if ema is None else {"ema": ema.state_dict()}
             scaler = fabric.strategy.precision.state_dict()
@@ -104,7 +113,7 @@ def fit(
 
     def finish_epoch(epoch: int, speed: Metrics) -> None:
         check_loss()
-        weights = state_of(model, inner)["model"] if ema is None else ema.module.state_dict()
+        weights = ema.module.state_dict() if ema is not None else _part(state_of(bare, inner)["model"], "model.")
         plain.load_state_dict(weights)
         lr = schedule.rate(state["step"] - 1)
         row = {"epoch": epoch, "step": state["step"], "split": "train", "loss": state["loss"] / iterations, "lr": lr,
@@ -130,7 +139,8 @@ def fit(
             if run.train.patience and state["stale"] >= run.train.patience:
                 log.info("stopped early: top-1 has not risen for %d epochs", run.train.patience)
                 break
-            batches.epoch, batches.start = divmod(state["step"], iterations)
+            epoch = state["step"] // iterations
+            batches.epoch, batches.start = divmod(moment(), iterations)
             speed = _Speed(run.train.batch * fabric.world_size)
             total = torch.tensor(state["loss"], device=fabric.device)
             for batch in speed.watch(iter(loader)):
@@ -142,10 +152,10 @@ def fit(
                             "%d unreadable so far (on_error: %s): %s", len(unreadable), run.data.on_error, reason
                         )
                 for group in inner.param_groups:
-                    group["lr"] = schedule.rate(step)
+                    group["lr"] = schedule.rate(step) * group["scale"]
                 torch.manual_seed(sample_seed(run.seed, step, fabric.global_rank))
                 index = step % iterations
-                prepared = prepare(batch, run, plain, fabric.device, step, fabric.global_rank)
+                prepared = prepare(batch, run, plain, fabric.device, moment(), fabric.global_rank, formats)
                 last = index == iterations - 1
                 update = (index + 1) % accumulate == 0
                 terms = train_step(fabric, objective, optimiser, prepared, accumulate, update, run.optim.clip_grad)
@@ -168,20 +178,41 @@ def fit(
                     checkpoint()
                 if stopped and update and not last:
                     raise KeyboardInterrupt
-            finish_epoch(batches.epoch, speed.summary())
+            finish_epoch(epoch, speed.summary())
             if stopped:
                 raise KeyboardInterrupt
 
 
 def prepare(
-    batch: dict[str, Any], run: Run, model: nn.Module, device: torch.device, step: int, rank: int
+    batch: dict[str, Any],
+    run: Run,
+    model: nn.Module,
+    device: torch.device,
+    moment: int,
+    rank: int,
+    formats: Sequence[Clip] = (),
 ) -> dict[str, Any]:
-    """A loader batch on the device: clips normalised and blended (B,3,T,H,W), `targets` (B,K)."""
-    clips = normalise(batch["clips"].to(device, non_blocking=True), run.clip.mean, run.clip.std)
-    generator = torch.Generator().manual_seed(sample_seed(run.seed, 1, step, rank))
+    """A loader batch on the device: `clips` normalised and blended (B,3,T,H,W), `targets` (B,K), and `teacher_clips`,
+    the same in the format of each teacher."""
     labels = batch["labels"].to(device, non_blocking=True)
-    clips, targets = blend(clips, labels, len(model.classes), run.augment, generator)  # type: ignore[arg-type]
-    return {**batch, "clips": clips, "targets": targets, "labels": labels}
+
+    def ready(pixels: Tensor, form: Clip) -> tuple[Tensor, Tensor]:
+        clips = normalise(pixels.to(device, non_blocking=True), form.mean, form.std)
+        rng = np.random.RandomState(sample_seed(run.seed, 1, moment, rank))
+        frame = (run.clip.size, run.clip.size)
+        return blend(clips, labels, len(model.classes), run.augment, rng, frame)  # type: ignore[arg-type]
+
+    clips, targets = ready(batch["clips"], run.clip)
+    others = iter(batch["others"])
+    teacher_clips = []
+    for form in formats:
+        same = form.same_frames(run.clip)
+        pixels = batch["clips"] if same else next(others)
+        alike = same and (form.mean, form.std) == (run.clip.mean, run.clip.std)
+        teacher_clips.append(clips if alike else ready(pixels, form)[0])
+    return {
+        **batch, "clips": clips, "targets": targets, "labels": labels, "moment": moment, "teacher_clips": teacher_clips,
+    }  # fmt: skip
 
 
 def train_step(
@@ -206,6 +237,10 @@ def train_step(
         optimiser.step()
         optimiser.zero_grad()
     return {name: term.detach() for name, term in terms.items()}
+
+
+def _part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
 
 
 @contextlib.contextmanager

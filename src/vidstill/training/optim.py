@@ -2,36 +2,42 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import nn
 
-from vidstill.config import Optim
-from vidstill.models.subnorm import SubNorm
-
-NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, SubNorm)
+from vidstill.config import Multiplier, Optim
 
 
-def parameter_groups(model: nn.Module, weight_decay: float, spare: str = "vectors") -> list[dict[str, Any]]:
-    """Weight decay for all but what `spare` names (see `config.Optim`)."""
-    decay: list[nn.Parameter] = []
-    spared: list[nn.Parameter] = []
-    norms = {id(p) for module in model.modules() if isinstance(module, NORMS) for p in module.parameters()}
+def parameter_groups(model: nn.Module, optim: Optim) -> list[dict[str, Any]]:
+    """What decays how, and at which share `scale` of the schedule's rate.
+
+    Weight decay is for matrices and kernels, none for biases and 1-D tensors (norms, layer scales). Where
+    `optim.multipliers` are given they alone decide.
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
-        spares = {
-            "vectors": parameter.ndim <= 1 or name.endswith(".bias"),
-            "norms": id(parameter) in norms,
-            "bn": "bn" in name,
-        }
-        if parameter.requires_grad:
-            (spared if spares[spare] else decay).append(parameter)
-    groups = [{"params": decay, "weight_decay": weight_decay}, {"params": spared, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
+        if not parameter.requires_grad:
+            continue
+        spared = not optim.multipliers and (parameter.ndim <= 1 or name.endswith(".bias"))
+        of = Multiplier(decay=0) if spared else _multiplier(name, optim)
+        groups.setdefault((of.lr, of.decay), []).append(parameter)
+    return [
+        {"params": params, "lr": optim.lr * lr, "scale": lr, "weight_decay": optim.weight_decay * decay}
+        for (lr, decay), params in sorted(groups.items(), reverse=True)
+    ]
+
+
+def _multiplier(name: str, optim: Optim) -> Multiplier:
+    keys = sorted((key for key in optim.multipliers if key in name), key=lambda key: (-len(key), key))
+    of = [optim.multipliers[key] for key in (keys[:1] if optim.grouping == "longest" else keys)]
+    return Multiplier(lr=math.prod(each.lr for each in of), decay=math.prod(each.decay for each in of))
 
 
 def make_optimiser(model: nn.Module, optim: Optim) -> torch.optim.Optimizer:
-    groups = parameter_groups(model, optim.weight_decay, optim.spare)
+    groups = parameter_groups(model, optim)
     if optim.name == "sgd":
         return torch.optim.SGD(groups, optim.lr, optim.momentum, optim.dampening, nesterov=optim.nesterov)
     if optim.name == "adam":

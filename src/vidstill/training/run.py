@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import logging
 import os
 import statistics
@@ -22,13 +24,19 @@ from vidstill.config import ConfigError, Run, resolve
 from vidstill.data.annotations import Annotations, Sample, find_problems, read_annotations
 from vidstill.data.dataset import TrainClips
 from vidstill.data.loader import EpochBatches, train_loader, worker_count
+from vidstill.data.randaugment import parse_policy
 from vidstill.data.synthetic import make_synthetic
 from vidstill.evaluation.report import write_report
 from vidstill.evaluation.views import Evaluation, evaluate, write_predictions
+from vidstill.files import atomic
 from vidstill.models.registry import VideoModel, create_model
 from vidstill.models.weights import load, load_weights
+from vidstill.objectives.cache import LogitCache
+from vidstill.objectives.distil import Distil
 from vidstill.objectives.recognise import Recognise
-from vidstill.training.checkpoint import Log, open_folder
+from vidstill.objectives.teachers import Teacher, class_difference, load_teachers
+from vidstill.objectives.token_labels import TokenLabels, load_annotator
+from vidstill.training.checkpoint import Log, TrainingError, open_folder
 from vidstill.training.loop import Report, fit
 from vidstill.video.decode import VideoError, probe
 
@@ -47,6 +55,7 @@ def train(run: Run, report: Report = lambda event: None) -> Path:
     fabric = make_fabric(run)
     fabric.launch()
     with contextlib.ExitStack() as stack:
+        stack.enter_context(_threads(run.train.threads))
         if fabric.is_global_zero:
             folder = stack.enter_context(open_folder(run))
             stack.enter_context(_train_log(folder))
@@ -54,32 +63,40 @@ def train(run: Run, report: Report = lambda event: None) -> Path:
             folder, report = run.folder, _silent
             logging.getLogger("vidstill").setLevel(logging.ERROR)
         annotations = read_checked(run, fabric, report)
+        if run.augment.randaugment is not None:
+            parse_policy(run.augment.randaugment)  # refused here, not by the first sample
         model = build_model(run, annotations)
         workers, why = worker_count(run.train.workers, processes=fabric.world_size, on_gpu=fabric.device.type == "cuda")
         log.info("device %s, %d process(es), precision %s", fabric.device, fabric.world_size, run.train.precision)
         log.info("%d loader process(es) (%s); videos are decoded on the CPU", workers, why)
         clips = TrainClips(annotations.splits["train"], run.clip, run.augment, run.seed, run.data.on_error)
         batches = EpochBatches(len(clips), run.train.batch, run.seed, fabric.global_rank, fabric.world_size)
+        held_out = annotations.splits.get("test") or annotations.splits.get("val", [])
+        objective = build_objective(run, model, annotations, len(batches), fabric)
+        clips.others = [form for form in getattr(objective, "teacher_formats", ()) if not form.same_frames(run.clip)]
         loader = train_loader(clips, batches, workers=workers, start=run.train.start, pin=fabric.device.type == "cuda")
 
         val = annotations.splits.get("val", [])
 
         def single_view(candidate: VideoModel) -> dict[str, float]:
             scored = evaluate(
-                candidate, val, clips=1, crops=1, batch=run.train.batch, workers=workers, fabric=fabric
-            ).metrics
+                candidate, val, clips=1, crops=1, batch=run.train.batch, workers=workers, start=run.train.start,
+                fabric=fabric,
+            ).metrics  # fmt: skip
             return {"loss": scored.loss, "top1": scored.top1, "top5": scored.top5}
 
         provenance = {"run": run.name, "seed": run.seed, "vidstill": version("vidstill"), "torch": torch.__version__}
-        fit(run, fabric, Recognise(model), loader, folder, validate=single_view if val else None,
+        if isinstance(objective, Distil):
+            provenance["teachers"] = _introduce(objective.teachers, held_out, run, fabric, workers, report)
+        fit(run, fabric, objective, loader, folder, validate=single_view if val else None,
             provenance=provenance, report=report)  # fmt: skip
         del loader  # its processes end before those of the test start
         fabric.barrier()
-        if held_out := annotations.splits.get("test") or val:
+        if held_out:
             best = load(folder).to(fabric.device)
             scored = _test(best, held_out, run, fabric, workers, report)
             if fabric.is_global_zero:
-                _record(folder, scored)
+                _record(folder, scored, run)
         if fabric.is_global_zero:
             write_report(folder)
     return folder
@@ -107,13 +124,13 @@ def test(
     model = load(path).to(fabric.device)
     annotations = read_checked(run, fabric)
     if annotations.classes != model.classes:
-        raise ConfigError(_class_difference(annotations.classes, model.classes or []))
+        raise ConfigError(class_difference(annotations.classes, model.classes or []))
     run.test.clips, run.test.crops = clips or run.test.clips, crops or run.test.crops
     held_out = next((samples for name in ("test", "val", "train") if (samples := annotations.splits.get(name))), [])
     workers, _ = worker_count(run.train.workers, processes=fabric.world_size, on_gpu=fabric.device.type == "cuda")
     scored = _test(model, held_out, run, fabric, workers, report)
     if fabric.is_global_zero:
-        _record(folder, scored)
+        _record(folder, scored, run)
         write_report(folder)
     return folder, scored
 
@@ -123,12 +140,35 @@ def _test(
 ) -> Evaluation:
     views = run.test
     return evaluate(
-        model, samples, clips=views.clips, crops=views.crops, seed=run.seed if views.random else None,
-        batch=views.batch, workers=workers, fabric=fabric, report=report,
+        model, samples, clips=views.clips, crops=views.crops, seed=run.seed if views.random else None, side=views.side,
+        batch=views.batch, workers=workers, start=run.train.start, fabric=fabric, report=report,
     )  # fmt: skip
 
 
-def _record(folder: Path, scored: Evaluation) -> None:
+def _introduce(
+    teachers: Sequence[Teacher], samples: Sequence[Sample], run: Run, fabric: Fabric, workers: int, report: Report
+) -> list[dict[str, Any]]:
+    """Who teaches, with the top-1 on the student's own test videos; kept in teachers.json for a resumed run."""
+    known = run.folder / "teachers.json"
+    if known.exists():
+        introduced: list[dict[str, Any]] = json.loads(known.read_text(encoding="utf-8"))
+        if [row["sha256"] for row in introduced] != [teacher.sha256 for teacher in teachers]:
+            raise TrainingError(f"{run.folder} was begun with another teacher: choose another --name or delete it")
+        return introduced
+    fabric.barrier()  # no process writes before all have looked
+    introduced = []
+    for teacher in teachers:
+        top1 = _test(teacher.model, samples, run, fabric, workers, report).metrics.top1 if samples else None
+        name, sha256 = teacher.model.name, teacher.sha256
+        introduced.append({"source": teacher.source, "sha256": sha256, "model": name, "top1": top1})
+        log.info("teacher %s (%s, sha256 %s): top-1 %s", teacher.source, name, sha256, top1)
+    if fabric.is_global_zero:
+        with atomic(known) as file:
+            file.write(json.dumps(introduced, indent=1).encode())
+    return introduced
+
+
+def _record(folder: Path, scored: Evaluation, run: Run) -> None:
     """predictions.csv, and the test's row in metrics.jsonl in place of an earlier one."""
     write_predictions(folder / "predictions.csv", scored)
     m = scored.metrics
@@ -137,7 +177,8 @@ def _record(folder: Path, scored: Evaluation) -> None:
     shares = {name: getattr(m, name) for name in ("loss", "top1", "top5", "mean_class", "calibration_error")}
     unreadable = {"unreadable": len(scored.unreadable), "unreadable_videos": scored.unreadable}
     log_rows = Log(folder, keep=lambda row: row["split"] != "test")
-    log_rows.write({"split": "test", "step": 0, "videos": m.videos, **shares, **unreadable})
+    views = {"clips": run.test.clips, "crops": run.test.crops}
+    log_rows.write({"split": "test", "step": 0, "videos": m.videos, **views, **shares, **unreadable})
 
 
 def make_fabric(run: Run) -> Fabric:
@@ -208,6 +249,33 @@ def build_model(run: Run, annotations: Annotations) -> VideoModel:
     return model
 
 
+def build_objective(
+    run: Run, model: VideoModel, annotations: Annotations, iterations: int, fabric: Fabric
+) -> nn.Module:
+    """What the run trains for; `iterations` per epoch. Raises ValueError for a teacher that does not fit."""
+    if run.objective == "recognise":
+        return Recognise(model)
+    if run.objective == "token_labels":
+        annotator = load_annotator(run.token_labels, annotations.classes, fabric.device)
+        return TokenLabels(model, annotator, run.token_labels)
+    settings = run.distil
+    teachers = load_teachers(settings, annotations.classes, run.clip, fabric.device)
+    cache = None
+    if settings.cache is not None:
+        samples = repr([(str(sample.path), sample.label) for sample in annotations.splits["train"]]).encode()
+        identity = {
+            "seed": run.seed, "videos": hashlib.sha256(samples).hexdigest()[:16], "processes": fabric.world_size,
+            "teachers": [teacher.sha256 for teacher in teachers], "shares": settings.teacher_weights,
+            "precision": settings.precision, "clip": run.clip.model_dump(mode="json", exclude={"seconds"}),
+            "augment": run.augment.model_dump(mode="json"), "on_error": run.data.on_error,
+        }  # fmt: skip
+        cache = LogitCache(
+            settings.cache, identity, moments=settings.cache_epochs * iterations, batch=run.train.batch,
+            classes=len(annotations.classes), kept=settings.cache_classes, rank=fabric.global_rank,
+        )  # fmt: skip
+    return Distil(model, teachers, settings, cache)
+
+
 def _typical_seconds(samples: Sequence[Sample]) -> float | None:
     """Median length of up to 50 of the videos, spread over the list."""
     lengths = []
@@ -217,18 +285,18 @@ def _typical_seconds(samples: Sequence[Sample]) -> float | None:
     return round(statistics.median(lengths), 3) if lengths else None
 
 
-def _class_difference(given: Sequence[str], known: Sequence[str]) -> str:
-    missing, surplus = sorted(set(known) - set(given)), sorted(set(given) - set(known))
-    if not missing and not surplus:
-        return "data and model have the same classes in another order: give the model's own list with --data.classes"
-    return (
-        f"the data has {len(given)} classes, the model {len(known)}; only in the data: {surplus[:3]}, "
-        f"only in the model: {missing[:3]}"
-    )
-
-
 def _silent(event: dict[str, Any]) -> None:
     """Progress is shown by the first process alone."""
+
+
+@contextlib.contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextlib.contextmanager

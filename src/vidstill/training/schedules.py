@@ -36,6 +36,8 @@ class Schedule:
         if self.optim.schedule in ("exact_cosine", "steps"):
             epochs, before = self.begin
             return self.scale * exact_rate(self.optim, self.epochs, epochs + (iteration - before) / self.iterations)
+        if self.optim.schedule == "epoch_cosine":
+            return self._epoch_cosine(iteration)
         epoch, index = divmod(iteration, self.iterations)
         whole = index - index % self.accumulate
         if whole:
@@ -44,6 +46,18 @@ class Schedule:
         if epoch and last:
             return self._value((epoch - 1) * self.iterations + last - 1)
         return self._value(0) if self.optim.schedule == "constant" else self._start()
+
+    def _epoch_cosine(self, t: int) -> float:
+        """A cosine that moves at epochs, OpenMMLab's: warm-up is a growing share of it, from warmup_lr / lr to 1, and
+        where it ends within an epoch its last share stays until the next one."""
+        epoch, begin = t // self.iterations, self.optim.warmup_lr / self.optim.lr
+        base, least = self.scale * self.optim.lr, self.scale * self.optim.min_lr
+        rate = least + 0.5 * (base - least) * (1 + math.cos(math.pi * epoch / self.epochs))
+        warmup = self.optim.warmup_epochs * self.iterations
+        last = math.ceil(warmup) - 1  # iteration of the warm-up
+        if warmup % 1 and last // self.iterations == epoch:
+            t = min(t, last)
+        return rate * (1 - (1 - begin) * (1 - t / warmup)) if t < warmup else rate
 
     def _start(self) -> float:
         return self.scale * (self.optim.warmup_lr if self.optim.warmup_epochs else self.optim.lr)

@@ -1,0 +1,172 @@
+"""Grad-CAM: where in a clip the evidence for a class is, for every registered model."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vidstill.data.transforms import normalise, test_clips
+from vidstill.evaluation.views import VIEWS_AT_ONCE_ON_CPU, fuse
+from vidstill.explain.pictures import Colours, blend, colour, write_pictures
+from vidstill.inference.overlay import draw
+from vidstill.inference.predictor import rank
+from vidstill.models.registry import VideoModel
+
+
+@dataclass(frozen=True)
+class GradCam:
+    """Evidence for class `target` in the views of one video, whose fused probabilities are `scores` (K,).
+
+    Of each pathway `activations` (V,C,d,h,w), their `weights` (V,C,d) and `frames`, the frames of the clip it sees.
+    """
+
+    target: int
+    scores: Tensor
+    activations: list[Tensor]
+    weights: list[Tensor]
+    frames: list[list[int]]
+
+    def maps(self, pathway: int = 0) -> Tensor:
+        """(V,d,h,w) at the layer's resolution: ReLU of the weighted sum of its channels."""
+        return torch.einsum("vcd,vcdhw->vdhw", self.weights[pathway], self.activations[pathway]).relu()
+
+    def heat(self, height: int, width: int, pathway: int = 0) -> Tensor:
+        """(V,T,H,W) between 0 and 1, one map for each of `frames`: trilinear, and least to greatest of each view."""
+        size = (len(self.frames[pathway]), height, width)
+        drawn = F.interpolate(self.maps(pathway).unsqueeze(1), size, mode="trilinear").squeeze(1)
+        drawn = drawn - drawn.amin((1, 2, 3), keepdim=True)
+        return drawn / (drawn.amax((1, 2, 3), keepdim=True) + 1e-20)
+
+
+def grad_cam(
+    model: VideoModel, clips: Tensor, layer: str | None = None, target: int | None = None, *, at_once: int | None = None
+) -> GradCam:
+    """Grad-CAM of normalised clips (V,3,T,H,W), all views of one video (Selvaraju et al., ICCV 2017).
+
+    The score is the probability of class `target`, by default the likeliest, as a test fuses it over the views; a
+    channel's weight at a time step is the mean over the grid of the score's gradient. `layer` is a module's path with
+    slashes, e.g. "backbone/blocks/3/1", by default `model.cam_layer`; it gives one (V,C,d,h,w), or one per pathway.
+    `at_once` views go through the model together. Raises ValueError for a layer that is not there, with those that
+    are, or that gives something else, and for a class that is not there.
+    """
+    if getattr(model, "packed", None) is not None:
+        model = copy.deepcopy(model)  # with its plain layers, which have gradients
+    name = layer or model.cam_layer
+    module = find_layer(model, name)
+    taken: list[list[Tensor]] = []
+
+    def take(module: nn.Module, inputs: object, output: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
+        tensors = [output] if isinstance(output, Tensor) else list(output)
+        if any(tensor.ndim != 5 for tensor in tensors):
+            shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors)
+            raise ValueError(f"layer {name} gives {shapes}, not (B,C,T,H,W): take another, e.g. {model.cam_layer}")
+        leaves = [tensor.detach().requires_grad_() for tensor in tensors]
+        taken.append(leaves)
+        copies = [leaf.clone() for leaf in leaves]  # the next layer may work in place
+        return copies[0] if isinstance(output, Tensor) else type(output)(copies)
+
+    hook = module.register_forward_hook(take)
+    try:
+        with _still(model), torch.enable_grad():
+            parts = clips.split(at_once or VIEWS_AT_ONCE_ON_CPU)
+            scores = fuse(torch.cat([model(part) for part in parts]).float()) / len(clips)
+            if target is not None and not 0 <= target < len(scores):
+                raise ValueError(f"no class {target}: the model has {len(scores)}, counted from 0")
+            chosen = int(scores.argmax()) if target is None else target
+            leaves = [leaf for part in taken for leaf in part]
+            found = torch.autograd.grad(scores[chosen], leaves, allow_unused=True)
+    finally:
+        hook.remove()
+    gradients = dict(zip(map(id, leaves), found, strict=True))
+    pathways = [
+        [(leaf, gradients[id(leaf)]) for leaf in pathway]
+        for pathway in zip(*taken, strict=True)
+        if gradients[id(pathway[0])] is not None
+    ]
+    if not pathways:
+        raise ValueError(f"the class scores do not depend on layer {name}: take another, e.g. {model.cam_layer}")
+    activations = [_channels_first(model, [leaf for leaf, _ in pathway]) for pathway in pathways]
+    weights = [_channels_first(model, [slope for _, slope in pathway]).mean((3, 4)) for pathway in pathways]
+    frames = model.seen_frames(clips.shape[2])
+    if len(frames) != len(pathways):
+        frames = [list(range(clips.shape[2]))] * len(pathways)
+    return GradCam(chosen, scores.detach(), activations, weights, frames)
+
+
+def find_layer(model: nn.Module, path: str) -> nn.Module:
+    """The module at `path`, parts separated by slashes or dots. Raises ValueError that lists what there is."""
+    module, walked = model, ""
+    for part in path.replace(".", "/").split("/"):
+        children = dict(module.named_children())
+        if part not in children:
+            where = f"{walked} has" if walked else "the model has"
+            raise ValueError(f"no layer {path!r}: {where} {', '.join(children) or 'no layers inside'}")
+        module, walked = children[part], f"{walked}/{part}".lstrip("/")
+    return module
+
+
+def write_grad_cam(
+    model: VideoModel,
+    source: str | Path,
+    path: str | Path,
+    *,
+    layer: str | None = None,
+    target: int | None = None,
+    clips: int = 1,
+    crops: Literal[1, 3] = 1,
+    layout: Literal["over", "beside"] = "over",
+    colours: Colours = "viridis",
+    alpha: float = 0.5,
+    fps: float = 5.0,
+) -> GradCam:
+    """Grad-CAM of the video `source`, sampled and cropped as in a test, as an .mp4, a .gif or a strip of frames (.png).
+
+    The heat, with a share of `alpha`, is drawn over each frame or, with a share of 1, beside it; below it what the
+    model says. All views follow each other, and every pathway with the frames that it sees. Errors are those of
+    `grad_cam`, and VideoError where the one cannot be read or the other not written.
+    """
+    spec, device = model.input, next(model.parameters()).device
+    views = test_clips(source, spec, clips, crops)
+    normalised = normalise(torch.from_numpy(views).to(device), spec.mean, spec.std)
+    cam = grad_cam(model, normalised, layer, target)
+    names = model.classes or [str(number) for number in range(len(cam.scores))]
+    ranked = rank(cam.scores.cpu().numpy(), names, 3)
+    if cam.target != int(cam.scores.argmax()):  # what is shown is not what the model says
+        ranked = [(names[cam.target], float(cam.scores[cam.target])), *ranked[:2]]
+    pictures = []
+    for pathway, seen in enumerate(cam.frames):
+        heat = cam.heat(spec.size, spec.size, pathway).cpu().numpy()
+        for view, warmth in zip(views[:, seen], heat, strict=True):
+            for number, frame, warm in zip(seen, view, warmth, strict=True):
+                shown = colour(warm, colours) if layout == "beside" else blend(frame / 255, warm, colours, alpha)
+                picture = (shown * 255).clip(0, 255).astype(np.uint8)
+                picture = np.concatenate([frame, picture], 1) if layout == "beside" else picture
+                pictures.append(draw(picture, ranked, number / fps))
+    write_pictures(path, pictures, fps)
+    return cam
+
+
+def _channels_first(model: VideoModel, parts: list[Tensor]) -> Tensor:
+    return torch.cat(parts).detach().movedim(model.channel_axis, 1)
+
+
+@contextmanager
+def _still(model: nn.Module) -> Iterator[None]:
+    """Eval mode, and parameters without gradients, so that nothing before the chosen layer is remembered."""
+    training, learning = model.training, [p for p in model.parameters() if p.requires_grad]
+    model.eval().requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in learning:
+            parameter.requires_grad_(True)
+        model.train(training)

@@ -1,0 +1,94 @@
+"""The teacher's logits of batches that come again, on disk: the largest of each clip, the rest as their mean."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vidstill.files import atomic
+
+
+class LogitCache:
+    """Logits (B,K) by the number of their batch, of one process (`rank`).
+
+    `identity` is all that the logits depend on; a folder made with another one is refused, naming what differs. What
+    `write` returns is what `read` will: logits of at most `classes` classes, the others at their mean, so that a step
+    computes the same whether its logits were just made or read. A killed process leaves whole batches only.
+    """
+
+    def __init__(
+        self, folder: Path, identity: dict[str, Any], *, moments: int, batch: int, classes: int, kept: int, rank: int
+    ) -> None:
+        self.classes, self.kept = classes, min(kept, classes)
+        folder.mkdir(parents=True, exist_ok=True)
+        identity = json.loads(json.dumps(identity | {"moments": moments, "batch": batch, "kept": self.kept}))
+        _claim(folder / "cache.json", identity)
+        rest = int(self.kept < classes)
+        shape = (moments, batch)
+        self.logits = _array(folder / f"logits{rank}.npy", (*shape, self.kept + rest), np.float32)
+        self.indices = _array(folder / f"classes{rank}.npy", (*shape, self.kept), np.int32)
+        self.rows = _array(folder / f"rows{rank}.npy", (moments,), np.int32)  # 0: not there
+
+    @property
+    def complete(self) -> bool:
+        return bool((self.rows > 0).all())
+
+    def read(self, moment: int) -> Tensor | None:
+        rows = int(self.rows[moment])
+        if not rows:
+            return None
+        values = torch.from_numpy(np.array(self.logits[moment, :rows]))
+        indices = torch.from_numpy(np.array(self.indices[moment, :rows])).long()
+        rest = values[:, self.kept :] if self.kept < self.classes else values[:, :1]
+        return rest.expand(rows, self.classes).clone().scatter_(1, indices, values[:, : self.kept])
+
+    def write(self, moment: int, logits: Tensor) -> Tensor:
+        values, indices = logits.float().topk(self.kept)
+        if self.kept < self.classes:
+            rest = (logits.float().sum(1, keepdim=True) - values.sum(1, keepdim=True)) / (self.classes - self.kept)
+            values = torch.cat([values, rest], 1)
+        self.logits[moment, : len(values)] = values.numpy()
+        self.indices[moment, : len(values)] = indices.numpy()
+        self.logits.flush()
+        self.indices.flush()
+        self.rows[moment] = len(values)  # last: a batch is there as a whole or not at all
+        kept = self.read(moment)
+        assert kept is not None
+        return kept
+
+
+def _claim(card: Path, identity: dict[str, Any]) -> None:
+    if card.exists():
+        found = json.loads(card.read_text(encoding="utf-8"))
+        differ = [key for key in identity if found.get(key) != identity[key]]
+        if differ:
+            shown = ", ".join(f"{key} {found.get(key)!r} there, {identity[key]!r} here" for key in differ[:2])
+            raise ValueError(f"{card.parent} keeps logits of other batches ({shown}): choose another distil.cache")
+    else:
+        with atomic(card) as file:
+            file.write(json.dumps(identity, indent=1).encode())
+
+
+def _array(path: Path, shape: tuple[int, ...], dtype: type) -> np.memmap[Any, Any]:
+    """A zeroed array on disk. Its space is taken at once: a full disk is an error here, not a crash in mid-training."""
+    if not path.exists():
+        partial = path.with_suffix(f".{os.getpid()}.part")
+        try:
+            with partial.open("wb") as file:
+                np.lib.format.write_array_header_1_0(
+                    file, {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
+                )
+                zeros = np.zeros(shape[1:], dtype).tobytes()
+                for _ in range(shape[0]):
+                    file.write(zeros)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise ValueError(f"no room for the teacher's logits at {path}: {error.strerror}") from None
+        partial.rename(path)
+    return np.lib.format.open_memmap(path, mode="r+")

@@ -1,0 +1,107 @@
+"""Costs against formulas, known delays and known allocations."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from vidstill.config import Clip
+from vidstill.data.isolated import Lost, isolated
+from vidstill.evaluation import cost
+from vidstill.evaluation.cost import find_device, forward_times, gmacs, measure
+from vidstill.models.registry import VideoModel, create_model
+
+
+class Waits(VideoModel):
+    """A network that takes as long, by a clock of its own, and as much memory as it is told."""
+
+    clock = 0.0
+
+    def __init__(self, seconds: list[float], megabytes: int = 0) -> None:
+        super().__init__()
+        self.seconds, self.megabytes, self.calls = seconds, megabytes, 0
+        self.weight = torch.nn.Parameter(torch.ones(3, 5))
+        self.register_buffer("mean", torch.zeros(10))
+
+    def forward(self, clips: Tensor) -> Tensor:
+        if not clips.is_meta:
+            assert torch.is_inference_mode_enabled() and not self.training
+            Waits.clock += self.seconds[min(self.calls, len(self.seconds) - 1)]
+            torch.ones(self.megabytes, 250_000)
+        self.calls += 1
+        return clips.mean((2, 3, 4)) @ self.weight
+
+
+@pytest.fixture(autouse=True)
+def its_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cost.time, "perf_counter", lambda: Waits.clock)
+
+
+@pytest.fixture
+def no_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cost, "WARM_UP", (1, 0.0))
+
+
+def test_multiply_adds_of_a_focal_network_by_hand() -> None:
+    """Layer by layer, with N tokens of all frames, kernels of 3 and 5 and an MLP of four times the width."""
+    width, frames, side, classes, levels = 8, 4, 64, 7, 2
+    total = 3 * width * 16 * frames * (side // 4) ** 2
+    for stage, depth in enumerate((1, 1, 2, 1)):
+        c, n = width * 2**stage, frames * (side // 4 // 2**stage) ** 2
+        linear = c * (2 * c + levels + 1) + c * (c + levels + 1) + 3 * c * c + 8 * c * c
+        total += depth * n * (linear + c * (9 + 25) + c * c * (3 + 5))
+        total += 0 if stage == 3 else n // 4 * (4 * c * 2 * c)
+    total += width * 8 * classes
+    model = create_model("vfl_net", classes, width=width)
+    assert gmacs(model, Clip(frames=frames, size=side)) == pytest.approx(total / 1e9, rel=1e-9)
+    assert not any(parameter.is_meta for parameter in model.parameters()), "the model itself is untouched"
+
+
+def test_the_time_is_the_median_after_the_warm_up(no_warm_up: None) -> None:
+    found = measure(lambda: Waits([0.2, 0.03, 0.01, 0.02, 0.05, 0.04]), frames=2, size=8, repeats=5)
+    assert found.ms == pytest.approx(30)
+    assert (found.ms_low, found.ms_high) == pytest.approx((20, 40))
+    assert (found.parameters, found.frames, found.size) == (15, 2, 8)
+    assert found.weights_mb == pytest.approx(25 * 4e-6)
+    assert found.gmacs == pytest.approx(15e-9)
+    assert found.threads == torch.get_num_threads()
+
+
+def test_the_warm_up_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cost, "WARM_UP", (2, 0.045))
+    model = Waits([0.01]).eval()
+    with torch.inference_mode():
+        assert len(forward_times(model, torch.zeros(1, 3, 1, 2, 2), 3)) == 3
+    assert 3 + 5 <= model.calls <= 3 + 6
+
+
+def test_the_model_keeps_its_own_clip_where_none_is_asked_for(no_warm_up: None) -> None:
+    model = Waits([0.0])
+    model.input = Clip(frames=3, size=16)
+    found = measure(lambda: model, frames=5, repeats=1)
+    assert (found.frames, found.size) == (5, 16)
+    assert found.ms == found.ms_low == found.ms_high
+
+
+@pytest.mark.parametrize("device", ["tpu", "mps", "cuda:99", "nonsense"])
+def test_devices_that_are_not_there(device: str) -> None:
+    with pytest.raises(ValueError, match=device) as error:
+        find_device(device)
+    assert "\n" not in str(error.value)
+
+
+def allocating(megabytes: int) -> float | None:
+    return measure(lambda: Waits([0.0], megabytes), frames=1, size=8, repeats=1).memory_mb
+
+
+@pytest.mark.slow
+def test_memory_is_what_the_forward_needed() -> None:
+    """64 and 256 MB in processes of their own, in a parent that holds more."""
+    ballast = torch.ones(600, 250_000)
+    found = {}
+    for megabytes in (64, 256):
+        ((_, outcome),) = isolated(allocating, [megabytes], [120.0], 1)
+        assert not isinstance(outcome, Lost), outcome
+        found[megabytes] = outcome
+    assert 64 <= found[64] < 100
+    assert found[256] - found[64] == pytest.approx(192, abs=8)
+    assert ballast.numel()

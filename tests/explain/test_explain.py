@@ -1,0 +1,154 @@
+"""Grad-CAM of every family, modulators and token labels: numbers against formulas, files that open again."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vidstill.config import Clip
+from vidstill.explain import modulators, token_labels
+from vidstill.explain.gradcam import find_layer, grad_cam, write_grad_cam
+from vidstill.explain.pictures import blend, colour, grid, write_pictures
+from vidstill.models.registry import VideoModel, create_model
+from vidstill.video.decode import count_frames
+
+DUAL: dict[str, Any] = {
+    "video_size": (8, 64, 64), "embed_dims": (8, 16, 16, 16), "num_heads": (1, 2, 2, 2), "depths": (2, 2, 2, 2),
+    "local_sizes": ((2, 4, 4), (4, 2, 2), (4, 2, 2), (4, 1, 1)),
+    "fine_pysizes": ((4, 4, 4), (2, 2, 2), (2, 1, 1), (4, 1, 1)), "coarse_pysizes": ((2, 1, 1),) * 4,
+}  # fmt: skip
+FAMILIES = [("dualformer_tiny", DUAL), ("vfl_net", {"width": 8, "init_std": 0.2})]
+
+
+def small(name: str, options: dict[str, Any]) -> VideoModel:
+    torch.manual_seed(0)
+    model = create_model(name, 5, **options).eval()
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.3)
+    model.classes = ["run", "jump", "wave", "sit", "turn"]
+    model.input = Clip(frames=8, interval=1, size=64, sampling="spread" if name.startswith("dual") else "sparse")
+    return model
+
+
+def clips(views: int = 2) -> torch.Tensor:
+    return torch.randn(views, 8, 64, 64, 3, generator=torch.Generator().manual_seed(1)).permute(0, 4, 1, 2, 3)
+
+
+@pytest.fixture
+def video(embedded: Path) -> Path:
+    return sorted((embedded).rglob("*.mp4"))[0]
+
+
+@pytest.mark.parametrize(("name", "options"), FAMILIES)
+def test_weights_are_the_slopes_of_the_probability(name: str, options: dict[str, Any]) -> None:
+    """Raising one channel of the layer at one step a little everywhere raises the score by its weight."""
+    model, x = small(name, options), clips()
+    cam = grad_cam(model, x, target=3)
+    layer, step, channel = find_layer(model, model.cam_layer), 1, 2
+    h, w = cam.activations[0].shape[-2:]
+
+    def score(push: float) -> float:
+        def shift(module: object, inputs: object, output: torch.Tensor) -> torch.Tensor:
+            output = output.clone()
+            output[0, step, :, :, channel] += push
+            return output
+
+        hook = layer.register_forward_hook(shift)
+        with torch.no_grad():
+            scores = model.double()(x.double()).softmax(-1).mean(0)
+        hook.remove()
+        return scores[3].item()
+
+    slope = (score(1e-4) - score(-1e-4)) / 2e-4
+    assert cam.weights[0][0, channel, step].item() == pytest.approx(slope / (h * w), rel=1e-2, abs=1e-7)
+
+
+@pytest.mark.parametrize(("name", "options"), FAMILIES)
+def test_maps_of_every_view_and_frame(name: str, options: dict[str, Any]) -> None:
+    model, x = small(name, options).train(), clips(5)
+    before, learning = x.clone(), [p.requires_grad for p in model.parameters()]
+    cam = grad_cam(model, x, at_once=2)
+    assert torch.equal(x, before) and model.training
+    assert [p.requires_grad for p in model.parameters()] == learning
+    assert cam.target == int(cam.scores.argmax()) and cam.scores.sum().item() == pytest.approx(1, abs=1e-5)
+    heat = cam.heat(64, 64)
+    assert heat.shape == (5, 8, 64, 64) and heat.min() == 0 and heat.max() == pytest.approx(1)
+    together = grad_cam(model, x, at_once=5)
+    torch.testing.assert_close(cam.maps(), together.maps(), rtol=1e-3, atol=1e-7)
+
+
+def test_a_model_in_its_form_for_inference_has_maps_too() -> None:
+    model, x = small(*FAMILIES[0]), clips()
+    plain = grad_cam(model, x).maps()
+    torch.testing.assert_close(grad_cam(model.optimise_for_inference(), x).maps(), plain, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        ("backbone/blocks/3/9", r"no layer 'backbone/blocks/3/9': backbone/blocks/3 has 0, 1$"),
+        ("s6_fuse", "no layer 's6_fuse': the model has backbone, cls_head"),
+        ("cls_head", r"layer cls_head gives \(2, 5\), not \(B,C,T,H,W\): take another, e.g. backbone/blocks/3/1"),
+    ],
+)
+def test_wrong_layers(layer: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        grad_cam(small(*FAMILIES[0]), clips(), layer)
+
+
+def test_a_class_that_is_not_there() -> None:
+    with pytest.raises(ValueError, match="no class 5: the model has 5, counted from 0"):
+        grad_cam(small(*FAMILIES[0]), clips(), target=5)
+
+
+def test_tables_of_colours() -> None:
+    """Known ends of the published tables."""
+    np.testing.assert_allclose(colour(np.array([0.0, 1.0]), "viridis") * 255, [[68, 1, 84], [253, 231, 37]], atol=1)
+    np.testing.assert_allclose(colour(np.array([0.0, 1.0]), "magma") * 255, [[0, 0, 4], [252, 253, 191]], atol=1)
+    np.testing.assert_allclose(blend(np.ones((2, 3)), np.zeros(2), alpha=0.0), 1)
+    with pytest.raises(ValueError, match="colours 'jet': take viridis or magma"):
+        colour(np.zeros(1), "jet")  # type: ignore[arg-type]
+
+
+def test_pictures_are_whole_or_refused(tmp_path: Path) -> None:
+    pictures = [np.full((16, 24, 3), shade, np.uint8) for shade in (0, 100, 200)]
+    assert grid([pictures, pictures[:1]], ["a", "b"]).dtype == np.uint8
+    strip = np.asarray(Image.open(write_pictures(tmp_path / "x.png", pictures, 5)))
+    assert (strip[10, 4:28] == 0).all() and (strip[10, 32:56] == 100).all()
+    with pytest.raises(ValueError, match=r"\.mp4, \.gif or \.png"):
+        write_pictures(tmp_path / "x.txt", pictures, 5)
+
+
+@pytest.mark.parametrize(("name", "options"), FAMILIES)
+@pytest.mark.parametrize(("suffix", "layout"), [(".png", "over"), (".gif", "beside"), (".mp4", "over")])
+def test_written_grad_cams(
+    name: str, options: dict[str, Any], suffix: str, layout: Any, video: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / f"cam{suffix}"
+    cam = write_grad_cam(small(name, options), video, path, layout=layout, clips=2, target=1)
+    assert cam.target == 1 and cam.maps().shape[0] == 2
+    assert Image.open(path).size[0] > 16 * 64 if suffix == ".png" else count_frames(path) == 16
+
+
+def test_written_modulators(video: Path, tmp_path: Path) -> None:
+    model = small(*FAMILIES[1])
+    figure = np.asarray(Image.open(modulators.write_modulators(model, video, tmp_path / "m.png")))
+    assert figure.shape[0] > 5 * 64 and figure.shape[1] > 8 * 64
+    assert count_frames(modulators.write_modulators(model, video, tmp_path / "m.gif", kind="spatial")) == 8
+    assert Image.open(modulators.write_gates(model, video, tmp_path / "g.png")).size[1] > 4 * 64
+    assert Image.open(modulators.write_kernels(model, tmp_path / "k.png")).size[1] > 4 * 96
+    with pytest.raises(ValueError, match="no focal"):
+        modulators.write_kernels(small(*FAMILIES[0]), tmp_path / "k.png")
+
+
+def test_written_token_labels(video: Path, tmp_path: Path) -> None:
+    model = small(*FAMILIES[0])
+    labels = token_labels.write_token_labels(model, video, tmp_path / "t.png")
+    assert labels.shape == (4, 2, 2) and labels.max() < 5
+    assert Image.open(tmp_path / "t.png").size[0] > 5 * 64
+    with pytest.raises(ValueError, match="does not label tokens"):
+        token_labels.token_label_grid(small(*FAMILIES[1]), clips())

@@ -1,0 +1,106 @@
+"""The command line as a person uses it: verbs, last lines, exit codes, one-line errors."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from vidstill.cli import VERBS, main
+
+
+@pytest.fixture(scope="module")
+def trained(embedded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
+    main([
+        "train", "--data.format", "folders", "--data.root", str(embedded), "--out", str(folder), "--name", "model",
+        "--model.options", "{width: 8, depths: [1, 1], focal_levels: [1, 1], focal_windows: [3, 3]}",
+        "--clip.size", "32", "--clip.frames", "4", "--optim.reference_batch", "null", "--train.batch", "4",
+        "--train.epochs", "1", "--train.workers", "0", "--test.clips", "1", "--test.crops", "1",
+    ])  # fmt: skip
+    return folder / "model"
+
+
+@pytest.fixture
+def video(embedded: Path) -> str:
+    return str(sorted((embedded / "test").rglob("*.mp4"))[0])
+
+
+def last_line(capsys: pytest.CaptureFixture[str]) -> str:
+    return capsys.readouterr().out.strip().splitlines()[-1]
+
+
+def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--help"])
+    shown = capsys.readouterr().out
+    assert all(f"  {verb} " in shown for verb in VERBS)
+
+
+@pytest.mark.parametrize("verb", ["--help", "models", "recipes"])
+def test_light_verbs_do_not_load_torch(verb: str) -> None:
+    code = f"import sys; from vidstill.cli import main; main([{verb!r}]); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+def test_a_run_is_tested_predicts_and_is_compared(
+    trained: Path, video: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["test", str(trained), "--clips", "2"])
+    assert last_line(capsys) == str(trained / "report.html")
+    tested, average = str(trained / "predictions.csv"), str(tmp_path / "both.csv")
+    main(["test", "--from", tested, tested, "--weights", "1", "2", "--out", average])
+    assert last_line(capsys) == average
+    labels = tmp_path / "labels.json"
+    main(["predict", video, "--model", str(trained), "--json", str(labels)])
+    assert last_line(capsys) == str(labels)
+    (prediction,) = json.loads(labels.read_text())
+    assert prediction["source"] == video
+    main(["bench", str(trained), "--out", str(tmp_path / "bench"), "--repeats", "1", "--threads", "1"])
+    assert last_line(capsys) == str(tmp_path / "bench" / "bench.html")
+
+
+def test_distill_names_the_run_after_its_objective(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["distill", str(trained / "config.yaml"), "--teacher", str(trained), "--out", str(tmp_path)])
+    assert last_line(capsys) == str(tmp_path / "model-distil" / "report.html")
+
+
+@pytest.mark.parametrize("what", ["gradcam", "modulators", "gates", "kernels"])
+def test_explain_writes_pictures(
+    what: str, trained: Path, video: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / f"{what}.png"
+    main(["explain", what, video, "--model", str(trained), "--out", str(out)])
+    assert last_line(capsys) == str(out)
+    assert Image.open(out).width > 64
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["fly"], 2, "no command 'fly'"),
+        (["train", "no_such_recipe"], 2, "no recipe"),
+        (["train", "demo", "--optim.rl", "1"], 2, "did you mean optim.lr?"),
+        (["distill", "demo"], 2, "needs a teacher"),
+        (["distill", "demo", "--teacher", "nowhere", "--print-config", "--objective", "recognise"], 2, "is given but"),
+        (["test"], 2, "either a model or --from"),
+        (["test", "nowhere"], 1, "is not a saved model"),
+        (["predict", "a.mp4", "b.mp4", "--model", "MODEL", "--video", "c.mp4"], 2, "shows one source, 2 are given"),
+        (["explain", "gradcam", "--model", "MODEL"], 2, "looks at a video"),
+        (["explain", "gradcam", "VIDEO", "--model", "MODEL", "--target", "gro"], 1, "did you mean grow?"),
+        (["explain", "gradcam", "VIDEO", "--model", "MODEL", "--layer", "layers/7"], 1, "layers has 0, 1"),
+        (["explain", "tokens", "VIDEO", "--model", "MODEL"], 1, "take a DualFormer"),
+    ],
+)
+def test_wrong_input_ends_in_one_line(
+    arguments: list[str], code: int, message: str, trained: Path, video: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = {"MODEL": str(trained), "VIDEO": video}
+    with pytest.raises(SystemExit) as ended:
+        main([known.get(argument, argument) for argument in arguments])
+    assert ended.value.code == code
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("vidstill: ") and message in line
