@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import cv2
@@ -14,31 +15,56 @@ from torch.utils.data import DataLoader, Sampler
 
 from vidstill.data.dataset import TrainClips, sample_seed
 
+Key = tuple[int, ...]  # epoch and index, and where sizes change the side of the clip
 
-class EpochBatches(Sampler[list[tuple[int, int]]]):
+
+class EpochBatches(Sampler[list[Key]]):
     """Batches of (epoch, index) of one rank; set `epoch` and `start` (first batch) before iterating.
 
     The order is a function of (seed, epoch). The ranks together take the same videos at each step as one process
     with `world` times the batch would. The last, incomplete batch is dropped; a set smaller than one batch is
-    repeated to fill it.
+    repeated to fill it. With a `cycle` the batches have in turn so many clips of such a side, (epoch, index, side).
     """
 
-    def __init__(self, length: int, batch: int, seed: int, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self,
+        length: int,
+        batch: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        cycle: Sequence[tuple[int, int]] | None = None,
+    ) -> None:
         if length < 1:
             raise ValueError("no training videos")
         self.length, self.batch, self.seed, self.rank, self.world = length, batch, seed, rank, world
         self.epoch = self.start = 0
+        self.sides = [(), *((side,) for _, side in cycle or ())][bool(cycle) :]
+        sizes = [clips * world for clips, _ in cycle or [(batch, 0)]]
+        self.cuts = cut(length, sizes) or [(0, sizes[0], 0)]
 
     def __len__(self) -> int:
-        return max(1, self.length // (self.batch * self.world))
+        return len(self.cuts)
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+    def __iter__(self) -> Iterator[list[Key]]:
         order = np.random.RandomState(sample_seed(self.seed, self.epoch)).permutation(self.length)
-        whole = self.batch * self.world
-        order = np.resize(order, len(self) * whole)  # repeats only where the set is smaller than one batch
-        for step in range(self.start, len(self)):
-            for_all = order[step * whole : (step + 1) * whole]
-            yield [(self.epoch, int(index)) for index in for_all[self.rank :: self.world]]
+        order = np.resize(order, max(self.length, self.cuts[0][1]))  # repeats where the set is smaller than one batch
+        for first, clips, place in self.cuts[self.start :]:
+            mine = order[first : first + clips][self.rank :: self.world]
+            yield [(self.epoch, int(index), *self.sides[place]) for index in mine]
+
+
+def cut(length: int, sizes: Sequence[int], *, drop_last: bool = True) -> list[tuple[int, int, int]]:
+    """`length` rows in batches of `sizes` in turn: (first, rows, place in the cycle); the last only if it is whole."""
+    batches: list[tuple[int, int, int]] = []
+    first = 0
+    for place in itertools.cycle(range(len(sizes))):
+        rows = min(sizes[place], length - first)
+        if rows <= 0 or (drop_last and rows < sizes[place]):
+            return batches
+        batches.append((first, rows, place))
+        first += rows
+    return batches
 
 
 def share_of_rank(n: int, rank: int, world: int, *, shuffle: bool, seed: int = 0, epoch: int = 0) -> list[int]:

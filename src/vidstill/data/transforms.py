@@ -113,6 +113,29 @@ def random_resized_crop(
     return x, y, x + side, y + side
 
 
+def jitter_scales(augment: Augment, size: int, full: int) -> tuple[int, int]:
+    """Shortest and longest short side for crops of `size` where the recipe's are of `full`: the shortest shrinks with
+    them."""
+    least, most = augment.scales
+    return round(least * size / full), most
+
+
+def scaled_crop(
+    height: int, width: int, size: int, scales: tuple[int, int], inverse: bool, rng: np.random.RandomState
+) -> tuple[tuple[int, int], Box]:
+    """A window of `size`² in the frame at a random scale: the resized (height, width), and (x1,y1,x2,y2) in it.
+
+    The short side is uniform between `scales`, or with `inverse` its inverse is; the long one is rounded down.
+    """
+    low, high = scales
+    side = round(1 / rng.uniform(1 / high, 1 / low)) if inverse else round(rng.uniform(low, high))
+    side = max(side, size)
+    short = min(height, width)
+    height, width = (side if length == short else length * side // short for length in (height, width))
+    y, x = (rng.randint(0, length - size) if length > size else 0 for length in (height, width))
+    return (height, width), (x, y, x + size, y + size)
+
+
 def view_boxes(height: int, width: int, size: int, crops: int) -> list[Box]:
     """Square test crops of a frame: the centre, or along the long side left/top, right/bottom, middle."""
     x, y = (width - size) // 2, (height - size) // 2

@@ -18,6 +18,7 @@ from vidstill.models.layers import Packs, can_pack
 
 _DIRECT = can_pack(torch.float32)
 Size = Sequence[int]  # along T, H and W
+Geometry = tuple[Any, Any, Any, int]  # padding, stride, dilation, groups
 
 
 class Norm(nn.BatchNorm3d):
@@ -76,7 +77,7 @@ def conv_norm(
         return back(_packed(see(x), conv.packed, geometry, act, None if plus is None else see(plus)), x)
     folds = isinstance(norm, nn.BatchNorm3d) and not norm.training
     weight, bias = fold(conv, norm) if folds else (conv.weight, conv.bias)
-    y = back(_convolve(see(x), _flat(weight, axes), bias, *geometry), x)
+    y = back(_convolve(see(x), _flat(weight, axes), bias, geometry), x)
     y = y if norm is None or folds else norm(y)
     return activate(y if plus is None else y + plus, act)
 
@@ -96,9 +97,8 @@ def _flat(weight: Tensor, axes: slice) -> Tensor:
     return weight.flatten(2).unflatten(2, weight.shape[2:][axes])
 
 
-def _convolve(
-    x: Tensor, weight: Tensor, bias: Tensor | None, padding: Size, stride: Size, dilation: Size, groups: int
-) -> Tensor:
+def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+    padding, stride, dilation, groups = geometry
     if _DIRECT and x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and _alone():
         # What PyTorch itself calls, but for small batches on one thread, where it takes a slower way.
         return torch.mkldnn_convolution(x, weight, bias, padding, stride, dilation, groups)
@@ -111,7 +111,7 @@ def _alone() -> bool:
     return not (torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"))
 
 
-def _packed(x: Tensor, kernel: Kernel, geometry: tuple[Any, ...], act: str, plus: Tensor | None) -> Tensor:
+def _packed(x: Tensor, kernel: Kernel, geometry: Geometry, act: str, plus: Tensor | None) -> Tensor:
     *sides, groups = geometry
     arguments = (*map(list, sides), groups)
     if plus is not None:

@@ -7,7 +7,7 @@ the fast pathway has.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -244,8 +244,8 @@ class LightHead(nn.Module):
         width: int,
         num_classes: int,
         dropout: float,
-        before: dict[str, nn.Module] | None = None,
-        after: dict[str, nn.Module] | None = None,
+        before: Mapping[str, nn.Module] | None = None,
+        after: Mapping[str, nn.Module] | None = None,
     ) -> None:
         super().__init__()
         self.before, self.after = list(before or ()), list(after or ())
@@ -309,7 +309,7 @@ class SingleStream(PathwayNet):
         return [step(x[0])]
 
     def classify(self, x: Features) -> Tensor:
-        return self.classifier(x[0].mean((2, 3, 4)))
+        return self.get_submodule("classifier")(x[0].mean((2, 3, 4)))
 
 
 @register_model
@@ -356,12 +356,12 @@ def slowfast_shufflenetv2(
         ]
         return {f"channel_{out}": Units(units)}, out
 
-    def head(widths: Sequence[int], *rest: Any) -> LightHead:
+    def head(widths: Sequence[int], num_classes: int, dropout: float) -> LightHead:
         before = {
             f"pathway{p}_conv1x1x1": Chain(Chain(*pointwise(channels, last // shares[p])))
             for p, channels in enumerate(widths)
         }
-        return LightHead(last + last // beta, *rest, before)
+        return LightHead(last + last // beta, num_classes, dropout, before)
 
     stages = [Stage("s1", first, "s1_fuse")]
     stages += [Stage(f"s{n + 1}", partial(stage, n), f"s{n + 1}_fuse") for n in (1, 2, 3)]
@@ -385,13 +385,13 @@ def slowfast_mobilenetv2(num_classes: int = 400, *, width: float = 1.0, beta: in
                 channels = out
         return {f"channel_{rows[0][1]}": Units(units)}, channels
 
-    def head(widths: Sequence[int], *rest: Any) -> LightHead:
+    def head(widths: Sequence[int], num_classes: int, dropout: float) -> LightHead:
         last = int(1280 * width) if width > 1 else 1280
         outs = [last, last // beta]
         before = {
             f"pathway{p}_conv1x1x1": Chain(*pointwise(channels, outs[p], nn.ReLU6)) for p, channels in enumerate(widths)
         }
-        return LightHead(sum(outs), *rest, before)
+        return LightHead(sum(outs), num_classes, dropout, before)
 
     rows = MOBILENETV2
     stages = [
@@ -425,14 +425,14 @@ def slowfast_ghostnet(num_classes: int = 400, *, width: float = 1.0, beta: int =
             channels = out
         return {f"channel_{channels}": Units(units)}, channels
 
-    def head(widths: Sequence[int], *rest: Any) -> LightHead:
+    def head(widths: Sequence[int], num_classes: int, dropout: float) -> LightHead:
         outs = [int(1280 * width), int(1280 * width // beta)]
         hidden = [plane(GHOSTNET[-1][-1][1], pathway) for pathway in (0, 1)]
         before, after = {}, {}
         for p, speed in enumerate(("slow", "fast")):
             before[f"stage5_conv_{speed}"] = ConvNorm(widths[p], hidden[p])
             after[f"conv_head_{speed}"] = nn.Conv3d(hidden[p], outs[p], 1)
-        return LightHead(sum(outs), *rest, before, after)
+        return LightHead(sum(outs), num_classes, dropout, before, after)
 
     stages = [Stage("s0", first)]
     stages += [
@@ -507,7 +507,7 @@ def _single(
     return SingleStream(num_classes, steps, width, cam_layer, **options)
 
 
-def _of(table: dict[Any, tuple[int, ...]], what: str, key: float) -> tuple[int, ...]:
+def _of(table: Mapping[Any, tuple[int, ...]], what: str, key: float) -> tuple[int, ...]:
     if key not in table:
         raise ValueError(f"{what} {key}: there are {', '.join(map(str, table))}")
     return table[key]

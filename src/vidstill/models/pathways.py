@@ -191,14 +191,15 @@ class PathwayNet(VideoModel):
         return self.classify(x).to(clips.dtype)
 
     def classify(self, x: Features) -> Tensor:
-        return self.head(x)
+        return self.get_submodule("head")(x)
 
     def run(self, step: nn.Module, x: Features) -> Features:
         return step(x)
 
     def forward_features(self, clips: Tensor) -> dict[str, Tensor]:
         """Every stage and fusion, `s1.0` of the slow and `s1.1` of the fast pathway, each (B,C,T,h,w)."""
-        x, features = self.pathways(clips), {}
+        x = self.pathways(clips)
+        features: dict[str, Tensor] = {}
         for name in self.steps:
             x = self._step(name, x)
             features |= {f"{name}.{pathway}": feature for pathway, feature in enumerate(x)}

@@ -32,7 +32,7 @@ class SubNorm(nn.Module):
             for name in ("running_mean", "running_var"):
                 statistic = getattr(norm, name)
                 getattr(target, name).copy_(statistic.repeat(target.num_features // norm.num_features))
-            target.num_batches_tracked.copy_(norm.num_batches_tracked)  # type: ignore[union-attr]
+            target.num_batches_tracked = norm.num_batches_tracked
         self.train(norm.training)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -39,5 +39,7 @@ def _multiplier(name: str, optim: Optim) -> Multiplier:
 def make_optimiser(model: nn.Module, optim: Optim) -> torch.optim.Optimizer:
     groups = parameter_groups(model, optim)
     if optim.name == "sgd":
-        return torch.optim.SGD(groups, optim.lr, momentum=optim.momentum, nesterov=optim.nesterov)
+        return torch.optim.SGD(groups, optim.lr, optim.momentum, optim.dampening, nesterov=optim.nesterov)
+    if optim.name == "adam":
+        return torch.optim.Adam(groups, optim.lr, betas=optim.betas)
     return torch.optim.AdamW(groups, optim.lr, betas=optim.betas)

@@ -22,6 +22,7 @@ class Schedule:
     iterations: int  # per epoch
     batch: int
     accumulate: int = 1
+    begin: tuple[int, int] = (0, 0)  # epochs and iterations before the first of as many `iterations`
 
     @property
     def scale(self) -> float:
@@ -32,6 +33,9 @@ class Schedule:
 
         The first runs at the warm-up start; later ones at the value set after the update before them.
         """
+        if self.optim.schedule in ("exact_cosine", "steps"):
+            epochs, before = self.begin
+            return self.scale * exact_rate(self.optim, self.epochs, epochs + (iteration - before) / self.iterations)
         if self.optim.schedule == "epoch_cosine":
             return self._epoch_cosine(iteration)
         epoch, index = divmod(iteration, self.iterations)
@@ -73,3 +77,24 @@ class Schedule:
         if o.schedule == "step":
             return base * o.decay_rate ** (t // (o.decay_epochs * self.iterations))
         return base
+
+
+def exact_rate(optim: Optim, epochs: int, epoch: float) -> float:
+    """The rate at a fraction of an epoch, for one `reference_batch` (PySlowFast).
+
+    exact_cosine: lr (1 + cos(π epoch / epochs)) / 2. steps: lr times the factor of the interval of `milestones` that
+    holds the epoch; where epochs end before the last milestone, as in some releases, the first that is later counts.
+    Warm-up goes linearly from warmup_lr to where the schedule is at its end.
+    """
+    if epoch < optim.warmup_epochs:
+        target = _policy(optim, epochs, optim.warmup_epochs)
+        return optim.warmup_lr + epoch * (target - optim.warmup_lr) / optim.warmup_epochs
+    return _policy(optim, epochs, epoch)
+
+
+def _policy(optim: Optim, epochs: int, epoch: float) -> float:
+    if optim.schedule == "exact_cosine":
+        return optim.lr * (1 + math.cos(math.pi * epoch / epochs)) / 2
+    edges = [*optim.milestones, epochs]
+    following = next((i for i, edge in enumerate(edges) if epoch < edge), len(edges) - 1)
+    return optim.lr * optim.factors[following - 1]

@@ -1,0 +1,36 @@
+"""Batch-norm statistics measured over many batches at the weights of the moment, in place of running ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+@torch.no_grad()
+def precise_statistics(model: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Set every running mean and variance to the plain average over `batches` of the batch's own mean and (unbiased)
+    variance. Dropout and the rest of the model stay in the mode they are in."""
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+    if not norms:
+        return
+    before = [(norm.momentum, norm.training) for norm in norms]
+    means: list[Tensor | float] = [0.0] * len(norms)
+    variances: list[Tensor | float] = [0.0] * len(norms)
+    for norm in norms:
+        norm.momentum = 1.0  # what a batch leaves behind is its own
+        norm.train()
+    count = 0
+    for count, clips in enumerate(batches, 1):
+        model(clips)
+        for i, norm in enumerate(norms):
+            assert norm.running_mean is not None and norm.running_var is not None
+            means[i] = means[i] + (norm.running_mean - means[i]) / count
+            variances[i] = variances[i] + (norm.running_var - variances[i]) / count
+    for norm, (momentum, training), mean, variance in zip(norms, before, means, variances, strict=True):
+        norm.momentum = momentum
+        norm.train(training)
+        if count:
+            norm.running_mean, norm.running_var = mean, variance  # type: ignore[assignment]
