@@ -62,7 +62,7 @@ def test_published_figures_by_data_set(published: str, figures: dict[str, float]
 
 
 def test_patterns() -> None:
-    assert list(matching("*_s*")) == ["video_focalnet_small"]
+    assert list(matching("*focalnet_s*")) == ["video_focalnet_small"]
     assert list(matching()) == sorted(CATALOGUE)
 
 
