@@ -57,7 +57,11 @@ class Clip(Section):
     frames: int = Field(8, ge=1)
     interval: int = Field(4, ge=1, description="dense, spread, range: from frame to frame; sparse: shortens the video")
     size: int = Field(224, ge=8, description="side of the square input, pixels")
-    sampling: Literal["sparse", "dense", "spread", "range", "gaps", "steps"] = "sparse"
+    sampling: Literal["sparse", "dense", "spread", "range", "gaps", "steps", "window", "looped"] = "sparse"
+    fps: float | None = Field(None, gt=0, description="window: rate in which `interval` counts; null: the video's own")
+    views: Literal["margin", "exact", "antialiased"] = Field(
+        "margin", description="of a test: Video-FocalNet's; SlowFast's, resized unrounded; resized as Pillow does"
+    )
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     std: tuple[float, float, float] = (58.395, 57.12, 57.375)
     seconds: float | None = Field(None, gt=0, description="usual length of the training videos; set by training")
@@ -84,9 +88,9 @@ class Augment(Section):
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     flip: float = Field(0.5, ge=0, le=1)
     jitter: float = Field(0.8, ge=0, le=1, description="probability of colour jitter")
-    brightness: float = Field(0.4, ge=0)
-    contrast: float = Field(0.4, ge=0)
-    saturation: float = Field(0.2, ge=0)
+    brightness: float | tuple[float, float] = Field(0.4, description="0.4, or the range of factors, [0.6, 1.4]")
+    contrast: float | tuple[float, float] = 0.4
+    saturation: float | tuple[float, float] = 0.2
     hue: float = Field(0.1, ge=0, le=0.5)
     jitter_per_frame: bool = Field(False, description="draw the jitter anew for every frame, as released")
     grey: float = Field(0.2, ge=0, le=1)
@@ -162,6 +166,8 @@ class Test(Section):
 
     clips: int = Field(4, ge=1)
     crops: Literal[1, 3] = 3
+    size: int | None = Field(None, ge=8, description="side of the crops; null: clip.size")
+    ensemble: Literal["sum", "max"] = Field("sum", description="how the scores of the views become one")
     side: int | None = Field(None, ge=8, description="short side before the crop; null: 256/224 of it for one crop")
     random: bool = Field(False, description="random clips, seeded, as the released Video-FocalNet test")
     batch: int = Field(4, ge=1, description="videos per step")

@@ -16,6 +16,7 @@ import focal_model
 import focal_training
 import numpy as np
 import pytest
+import slowfast_data
 import slowfast_model
 import slowfast_training
 import slowfast_weights
@@ -31,6 +32,7 @@ RUNNERS: dict[tuple[str, str], Callable[[dict[str, Any], Mapping[str, np.ndarray
         dualformer_data,
         dualformer_model,
         dualformer_training,
+        slowfast_data,
         slowfast_model,
         slowfast_training,
         slowfast_weights,
@@ -44,7 +46,6 @@ NOT_YET = {
     for family, kinds in {
         "gkd": "bmp det_aux_losses det_eval det_frame_sampling det_inference det_inference_fusion det_multisegment "
         "det_softnms det_ssl_augment det_train_step det_windows model rec_losses rec_train_step rec_transforms",
-        "slowfast": "e3d_pipeline gradcam meter sampling testview",
     }.items()
     for kind in kinds.split()
 }

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from vidstill.config import Augment, Clip, OnError
 from vidstill.data.annotations import Sample
-from vidstill.data.transforms import train_clip
+from vidstill.data.transforms import jitter_scales, train_clip
 from vidstill.video.decode import VideoError
 
 # A set in which so many draws in a row are unreadable is not worth training on.
@@ -27,7 +27,7 @@ def sample_seed(*parts: int) -> int:
 
 @dataclasses.dataclass
 class TrainClips(Dataset[Any]):
-    """Batches of training clips, asked for as lists of (epoch, index).
+    """Batches of training clips, asked for as lists of (epoch, index) or (epoch, index, side).
 
     A video that does not decode is handled by `on_error`: `replace` takes another video drawn with the same seed,
     `skip` leaves it out of its batch (a batch keeps at least one clip), `raise` stops. Each batch names what failed.
@@ -39,18 +39,21 @@ class TrainClips(Dataset[Any]):
     seed: int
     on_error: OnError = "replace"
     others: Sequence[Clip] = ()  # formats in which each clip is also wanted, for teachers
+    longest_interval: int = 0  # of multigrid training: each clip draws its interval up to this one
+    full_size: int = 0  # of multigrid training: the side that `augment.scales` are for
 
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> dict[str, Any]:
+    def __getitems__(self, keys: Sequence[tuple[int, ...]]) -> dict[str, Any]:
         """{"clips": uint8 (B,T,S,S,3), "others": [the same in other formats], "labels": (B,), "index": (B,),
         "unreadable": [(path, reason)]}"""
         taken: list[tuple[list[np.ndarray], int, int]] = []
         unreadable: list[tuple[str, str]] = []
-        for position, (epoch, index) in enumerate(keys):
+        for position, (epoch, index, *side) in enumerate(keys):
             needed = self.on_error == "replace" or (position == len(keys) - 1 and not taken)
-            formats, index = self._read(epoch, index, unreadable, MAX_REPLACEMENTS if needed else 0)
+            size = side[0] if side else self.clip.size
+            formats, index = self._read(epoch, index, size, unreadable, MAX_REPLACEMENTS if needed else 0)
             if formats:
                 taken.append((formats, self.samples[index].label, index))
         clips, *others = (
@@ -65,13 +68,19 @@ class TrainClips(Dataset[Any]):
         }
 
     def _read(
-        self, epoch: int, index: int, unreadable: list[tuple[str, str]], replacements: int
+        self, epoch: int, index: int, size: int, unreadable: list[tuple[str, str]], replacements: int
     ) -> tuple[list[np.ndarray], int]:
         rng = np.random.RandomState(sample_seed(self.seed, epoch, index))
+        clip, augment = self.clip, self.augment
+        if self.longest_interval > clip.interval:
+            clip = clip.model_copy(update={"interval": int(rng.randint(clip.interval, self.longest_interval + 1))})
+        if self.full_size and size != self.full_size:
+            clip = clip.model_copy(update={"size": size})
+            augment = augment.model_copy(update={"scales": jitter_scales(augment, size, self.full_size)})
         for _ in range(replacements + 1):
             path = self.samples[index].path
             try:
-                return train_clip(path, self.clip, self.augment, rng, self.others), index
+                return train_clip(path, clip, augment, rng, self.others), index
             except VideoError as error:
                 if self.on_error == "raise":
                     raise

@@ -2,38 +2,55 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
+import torch
 
 from vidstill.config import Clip
 
 TEST_SEED = 255  # of the random frames of a `gaps` test, as released
 
 
-def train_indices(n: int, clip: Clip, rng: np.random.RandomState) -> np.ndarray:
+class Timing(NamedTuple):
+    """Of a video: frames per second, and units of its time stamps per frame (0: it does not state its duration)."""
+
+    fps: float
+    ticks: int = 0
+
+
+def train_indices(n: int, clip: Clip, rng: np.random.RandomState, timing: Timing | None = None) -> np.ndarray:
     """Random frame numbers of one training clip of a video of `n` frames, int64 (T,), in order.
 
     sparse: one frame from each of T equal segments of the whole video (Video-FocalNet; `interval` only shortens the
     usable range; where n <= T frames repeat, and rounding may wrap the last ones to frame 0, as released).
     dense: T frames `interval` apart from a random start; a video shorter than that holds its last frame.
     spread, range, gaps, steps: one clip of `spread_clips`, `range_clips`, `gap_clips` and `step_clip`.
+    window: `window_indices` from a random moment. looped: as dense, but a short video starts again.
     """
     _check(n)
     if clip.sampling == "sparse":
         return _random_segments(n, clip.frames, clip.interval, rng)
     if clip.sampling == "dense":
         return _dense(n, clip, rng.randint(_starts(n, clip)))
+    if clip.sampling == "window":
+        return window_indices(n, clip, rng.random_sample() * window_room(n, clip, timing), timing)
+    if clip.sampling == "looped":
+        return looped_indices(n, clip, rng.randint(max(1, n - clip.frames * clip.interval + 1)))
     return _openmmlab(n, clip, 1, rng)[0]
 
 
-def test_indices(n: int, clip: Clip, clips: int, rng: np.random.RandomState | None = None) -> np.ndarray:
+def test_indices(
+    n: int, clip: Clip, clips: int, rng: np.random.RandomState | None = None, timing: Timing | None = None
+) -> np.ndarray:
     """Frame numbers of `clips` test clips of a video of `n` frames, int64 (clips, T), each row in order.
 
     Without `rng` a fixed function of `n`. sparse: clip m of M takes of each segment the frame at (m + 1/2)/M of it,
     for M = 1 the middle one as the released single-clip test. dense: the clips start in the middles of M equal parts.
     With `rng` the clips are random; sparse ones then as in the released multi-clip test, which ignores `interval`.
     spread, range, gaps, steps: see the functions of those names; range gives ten times as many clips.
+    window: clip m of M starts m/M of the way, so that no clip ends with the video, as released. looped: its middle is
+    that of part m.
     """
     _check(n)
     if clips < 1:
@@ -43,7 +60,14 @@ def test_indices(n: int, clip: Clip, clips: int, rng: np.random.RandomState | No
     if rng is not None:
         if clip.sampling == "sparse":
             return np.stack([_random_segments(n, clip.frames, 1, rng) for _ in range(clips)])
-        return np.stack([train_indices(n, clip, rng) for _ in range(clips)])
+        return np.stack([train_indices(n, clip, rng, timing) for _ in range(clips)])
+    if clip.sampling == "window":
+        room = window_room(n, clip, timing)
+        return np.stack([window_indices(n, clip, room * m / clips, timing) for m in range(clips)])
+    if clip.sampling == "looped":
+        length = clip.frames * clip.interval  # clip m of M has its middle in the middle of part m
+        starts = [max(0, (2 * m + 1) * n // (2 * clips) - length // 2) for m in range(clips)]
+        return np.stack([looped_indices(n, clip, start) for start in starts])
     share = (np.arange(clips) + 0.5)[:, None] / clips
     if clip.sampling == "dense":
         return np.stack([_dense(n, clip, int(start)) for start in share[:, 0] * _starts(n, clip)])
@@ -69,6 +93,42 @@ def matching_indices(indices: np.ndarray, n: int, clip: Clip, other: Clip) -> np
         return test_indices(n, other, 1)[0]
     position = (np.arange(other.frames) + 0.5) * len(indices) / other.frames - 0.5
     return np.rint(np.interp(position, np.arange(len(indices)), indices)).astype(np.int64)
+
+
+def window_length(clip: Clip, timing: Timing | None) -> float:
+    """Source frames of a window, with the fraction that another frame rate leaves."""
+    resampling = timing.fps / clip.fps if timing and clip.fps else 1
+    return clip.interval * clip.frames * resampling
+
+
+def window_room(n: int, clip: Clip, timing: Timing | None) -> float:
+    """How far the start of a window can move in a video of `n` frames."""
+    return max(n - window_length(clip, timing), 0)
+
+
+def window_indices(n: int, clip: Clip, start: float, timing: Timing | None = None) -> np.ndarray:
+    """The frames of a window that begins `start` frames into the video (PySlowFast): int64 (T,).
+
+    T moments from its first to its last frame, each rounded down to a frame. As released the window is cut out by time
+    stamps and the moments are counted from its first whole frame; where the duration is not stated, from the video's.
+    A short video holds its last frame.
+    """
+    length, ticks = window_length(clip, timing), timing.ticks if timing else 0
+    if not ticks:
+        return spread(start, start + length - 1, clip.frames, n)
+    first = -(-int(start * n * ticks / n) // ticks)
+    beyond = int((start + length - 1) * n * ticks / n) // ticks + 1
+    return first + spread(0, length - 1, clip.frames, min(beyond, n - 1) - first + 1)
+
+
+def spread(first: float, last: float, count: int, n: int) -> np.ndarray:
+    """`count` frames from `first` to `last`, rounded down, none beyond the `n` there are: int64."""
+    return torch.linspace(first, last, count, device="cpu").clamp(0, n - 1).long().numpy()
+
+
+def looped_indices(n: int, clip: Clip, start: int) -> np.ndarray:
+    """Frames `interval` apart from `start`, and after the last frame again from the first (Efficient-3DCNNs)."""
+    return (start + np.arange(clip.frames) * clip.interval) % n
 
 
 def spread_clips(

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from math import cos, pi, sin
+from math import ceil, cos, pi, sin
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
 from vidstill.config import Augment, Clip
 from vidstill.data.blending import Box, rescale
 from vidstill.data.randaugment import parse_policy, randaugment
-from vidstill.data.sampling import matching_indices, test_indices, train_indices
+from vidstill.data.sampling import Timing, matching_indices, test_indices, train_indices
 from vidstill.video.decode import FramesMissing, VideoInfo, probe, read_frames
 from vidstill.video.pixels import short_side_size
 
@@ -55,19 +58,20 @@ def test_clips(
     """All views of one test video, uint8 (crops·clips,T,S,S,3), from one decoding pass; view = crop · clips + clip.
 
     One crop is the centre of the frame at short side 256/224 S; three crops lie along the long side at short side S;
-    `side` is another short side than these.
+    `side` is another short side than these. Where clip.views is exact they are not rounded to whole grey levels, and
+    normalised: float32 (crops·clips,3,T,S,S).
     With `rng` the clips are random. Raises VideoError when the file cannot be read.
     """
-    frames = probe(path).frames
+    info = probe(path)
     state = rng.get_state() if rng is not None else None
     try:
-        return _test_clips(path, frames, clip, clips, crops, rng, side)
+        return _test_clips(path, info, info.frames, clip, clips, crops, rng, side)
     except FramesMissing as missing:
         if not missing.available:
             raise
         if rng is not None and state is not None:
             rng.set_state(state)
-        return _test_clips(path, missing.available, clip, clips, crops, rng, side)
+        return _test_clips(path, info, missing.available, clip, clips, crops, rng, side)
 
 
 test_clips.__test__ = False  # type: ignore[attr-defined]  # the name is not a test's
@@ -121,26 +125,37 @@ def jitter_scales(augment: Augment, size: int, full: int) -> tuple[int, int]:
 
 
 def scaled_crop(
-    height: int, width: int, size: int, scales: tuple[int, int], inverse: bool, rng: np.random.RandomState
+    height: int, width: int, size: int, augment: Augment, rng: np.random.RandomState
 ) -> tuple[tuple[int, int], Box]:
     """A window of `size`² in the frame at a random scale: the resized (height, width), and (x1,y1,x2,y2) in it.
 
-    The short side is uniform between `scales`, or with `inverse` its inverse is; the long one is rounded down.
+    The short side is uniform between `augment.scales`, or its inverse is; no crop reaches the last row or column.
     """
-    low, high = scales
-    side = round(1 / rng.uniform(1 / high, 1 / low)) if inverse else round(rng.uniform(low, high))
-    side = max(side, size)
-    short = min(height, width)
-    height, width = (side if length == short else length * side // short for length in (height, width))
+    low, high = augment.scales
+    side = round(1 / rng.uniform(1 / high, 1 / low)) if augment.inverse_scales else round(rng.uniform(low, high))
+    height, width = short_side_size(height, width, max(side, size), down=True)
     y, x = (rng.randint(0, length - size) if length > size else 0 for length in (height, width))
     return (height, width), (x, y, x + size, y + size)
 
 
-def view_boxes(height: int, width: int, size: int, crops: int) -> list[Box]:
-    """Square test crops of a frame: the centre, or along the long side left/top, right/bottom, middle."""
-    x, y = (width - size) // 2, (height - size) // 2
-    if x < 0 or y < 0:
+def view_boxes(
+    height: int, width: int, size: int, crops: int, middle: Literal["down", "up", "even"] = "down"
+) -> list[Box]:
+    """Square test crops of a frame: the centre, or along the long side left/top, right/bottom, middle.
+
+    `middle` says how half pixels are rounded. Rounded down, the right crop ends as far from the edge as the left one
+    would begin twice (Video-FocalNet), else at the edge and the middle comes second.
+    """
+    if min(height, width) < size:
         raise ValueError(f"no crop of {size} pixels in a frame of {width}x{height}: resize it first")
+    if middle != "down":
+        round_half = ceil if middle == "up" else round
+        x, y = (round_half((length - size) / 2) for length in (width, height))
+        ends = [(0, y), (x, y), (width - size, y)] if width >= height else [(x, 0), (x, y), (x, height - size)]
+        if crops not in (1, 3):
+            raise ValueError(f"{crops} crops per clip: take 1 or 3")
+        return [(x, y, x + size, y + size) for x, y in (ends if crops == 3 else [(x, y)])]
+    x, y = (width - size) // 2, (height - size) // 2
     if crops == 1:
         corners = [(x, y)]
     elif crops == 3:
@@ -150,9 +165,9 @@ def view_boxes(height: int, width: int, size: int, crops: int) -> list[Box]:
     return [(x, y, x + size, y + size) for x, y in corners]
 
 
-def test_views(frames: np.ndarray, size: int, crops: int) -> np.ndarray:
+def test_views(frames: np.ndarray, size: int, crops: int, middle: Literal["down", "up", "even"] = "down") -> np.ndarray:
     """Frames (N,H,W,3), their short side resized already → crops (crops,N,S,S,3), in the order of view_boxes."""
-    boxes = view_boxes(frames.shape[1], frames.shape[2], size, crops)
+    boxes = view_boxes(frames.shape[1], frames.shape[2], size, crops, middle)
     return np.stack([frames[:, y1:y2, x1:x2] for x1, y1, x2, y2 in boxes])
 
 
@@ -225,9 +240,12 @@ def _train_clip(
     rng: np.random.RandomState,
     others: Sequence[Clip],
 ) -> list[np.ndarray]:
-    indices = train_indices(frames, clip, rng)
-    height, width = short_side_size(info.height, info.width, margin_size(clip.size))
-    box = random_resized_crop(height, width, augment.scale, augment.ratio, rng, _position(rng))
+    indices = train_indices(frames, clip, rng, Timing(info.fps, info.ticks))
+    if augment.crop == "scaled":
+        (height, width), box = scaled_crop(info.height, info.width, clip.size, augment, rng)
+    else:
+        height, width = short_side_size(info.height, info.width, margin_size(clip.size))
+        box = random_resized_crop(height, width, augment.scale, augment.ratio, rng, _position(rng))
     box = _source_box(box, height, width, info)
     formats = (clip, *others)
     wanted = [indices, *(matching_indices(indices, frames, clip, other) for other in others)]
@@ -257,6 +275,7 @@ def _augmented(
 
 def _test_clips(
     path: str | Path,
+    info: VideoInfo,
     frames: int,
     clip: Clip,
     clips: int,
@@ -264,9 +283,44 @@ def _test_clips(
     rng: np.random.RandomState | None,
     side: int | None,
 ) -> np.ndarray:
-    indices = test_indices(frames, clip, clips, rng).reshape(-1)
-    pixels = read_frames(path, indices, short_side=side or (margin_size(clip.size) if crops == 1 else clip.size))
-    return test_views(pixels, clip.size, crops).reshape(-1, clip.frames, clip.size, clip.size, 3)
+    indices = test_indices(frames, clip, clips, rng, Timing(info.fps, info.ticks)).reshape(-1)
+    if clip.views == "margin":
+        pixels = read_frames(path, indices, short_side=side or (margin_size(clip.size) if crops == 1 else clip.size))
+        return test_views(pixels, clip.size, crops).reshape(-1, clip.frames, clip.size, clip.size, 3)
+    whole = read_frames(path, indices)
+    if clip.views == "antialiased":
+        views = test_views(antialiased(whole, side or clip.size), clip.size, crops, "even")
+        return views.reshape(-1, clip.frames, clip.size, clip.size, 3)
+    views = test_views(unrounded(whole, side or clip.size), clip.size, crops, "up")
+    views -= np.asarray(clip.mean, np.float32)
+    views /= np.asarray(clip.std, np.float32)
+    return views.reshape(-1, clip.frames, clip.size, clip.size, 3).transpose(0, 4, 1, 2, 3)
+
+
+def pixels_of(views: np.ndarray, clip: Clip) -> np.ndarray:
+    """The pictures that views of `test_clips` show, uint8 (V,T,S,S,3)."""
+    if views.dtype == np.uint8:
+        return views
+    values = views.transpose(0, 2, 3, 4, 1) * np.asarray(clip.std, np.float32) + np.asarray(clip.mean, np.float32)
+    return np.rint(values).clip(0, 255).astype(np.uint8)
+
+
+def unrounded(frames: np.ndarray, side: int) -> np.ndarray:
+    """Frames uint8 (N,H,W,3) → float32 at the short side `side`, the long one rounded down; bilinear (PySlowFast)."""
+    height, width = short_side_size(frames.shape[1], frames.shape[2], side, down=True)
+    resized = np.empty((len(frames), height, width, 3), np.float32)
+    for frame, target in zip(frames, resized, strict=True):
+        picture = torch.from_numpy(frame).permute(2, 0, 1).unsqueeze(0).float()
+        # OpenCV's coordinates are half as exact.
+        target[:] = F.interpolate(picture, (height, width), mode="bilinear")[0].permute(1, 2, 0).numpy()
+    return resized
+
+
+def antialiased(frames: np.ndarray, side: int) -> np.ndarray:
+    """Frames uint8 (N,H,W,3) at the short side `side`, the long one rounded down, as Pillow resizes."""
+    height, width = short_side_size(frames.shape[1], frames.shape[2], side, down=True)
+    size, bilinear = (width, height), Image.Resampling.BILINEAR
+    return np.stack([np.asarray(Image.fromarray(frame).resize(size, bilinear)) for frame in frames])
 
 
 def _source_box(box: Box, height: int, width: int, info: VideoInfo) -> Box:
@@ -283,7 +337,7 @@ def _position(rng: np.random.RandomState) -> random.Random:
 def _draw_jitter(augment: Augment, rng: np.random.RandomState) -> list[tuple[str, float]]:
     """Factors as torchvision draws them, in random order."""
     steps = [
-        (name, rng.uniform(max(0.0, 1 - strength), 1 + strength))
+        (name, rng.uniform(*(strength if isinstance(strength, tuple) else (max(0.0, 1 - strength), 1 + strength))))
         for name, strength in (
             ("brightness", augment.brightness),
             ("contrast", augment.contrast),

@@ -119,6 +119,7 @@ def evaluate(
     crops: int = 3,
     seed: int | None = None,
     side: int | None = None,
+    ensemble: str = "sum",
     batch: int = 4,
     workers: int = 0,
     start: str | None = None,
@@ -128,7 +129,8 @@ def evaluate(
 ) -> Evaluation:
     """Score `samples` with `clips` x `crops` views each, `batch` videos at a time, every video exactly once.
 
-    `clip` defaults to the model's input; `side` is the short side that crops are taken from. With `seed` the clips are
+    `clip` defaults to the model's input; `side` is the short side that crops are taken from,
+    `ensemble` (sum, max) fuses the views. With `seed` the clips are
     random, as in the released Video-FocalNet test. `workers` processes, started by `start` (fork, spawn), read the
     videos. Unreadable ones are never replaced: they are left out of the figures and named, or with `on_error="raise"`
     the first stops the test. Under `fabric` the ranks share the videos and all get the whole result. `report` hears of
@@ -158,7 +160,8 @@ def evaluate(
                 break  # raised below by all ranks, which would wait for this one
             if videos["index"]:
                 views = torch.stack([video.to(device, non_blocking=True) for video in videos["views"]])
-                scores.update(zip(videos["index"], score_views(model, views, spec).cpu().numpy(), strict=True))
+                fused = score_views(model, views, spec, ensemble=ensemble).cpu().numpy()
+                scores.update(zip(videos["index"], fused, strict=True))
             done = min((len(scores) + len(reasons)) * world, len(samples))
             report({"what": "testing", "done": done, "total": len(samples)})
     if world > 1:
@@ -182,13 +185,20 @@ def evaluate(
 
 @torch.inference_mode()
 def score_views(
-    model: VideoModel, views: Tensor, clip: Clip | None = None, *, fusion: Fusion = "prob", at_once: int | None = None
+    model: VideoModel,
+    views: Tensor,
+    clip: Clip | None = None,
+    *,
+    fusion: Fusion = "prob",
+    at_once: int | None = None,
+    ensemble: str = "sum",
 ) -> Tensor:
     """Views uint8 (N,V,T,S,S,3) of N videos, on the model's device → their probabilities (N,K), float32.
 
-    `fusion` "score" gives the mean of the logits instead, "none" those of every view (N,V,K); for a model without
-    classifier they are pooled features. Views that are normalised already come as floats (N,V,3,T,H,W). `at_once` of
-    them go through the model together, which changes nothing but time and memory.
+    What `fuse` makes of the views, a sum as their mean. `fusion` "score" gives the mean of the logits instead, "none"
+    those of every view (N,V,K); for a model without classifier they are pooled features. Views that are normalised
+    already come as floats (N,V,3,T,H,W). `at_once` of them go through the model together, which changes nothing but
+    time and memory.
     """
     spec = clip or model.input
     together = at_once or (VIEWS_AT_ONCE_ON_CPU if views.device.type == "cpu" else VIEWS_AT_ONCE)
@@ -197,7 +207,10 @@ def score_views(
     each = torch.cat(logits).float().unflatten(0, views.shape[:2])
     if fusion == "none":
         return each
-    return fuse(each) / views.shape[1] if fusion == "prob" else each.mean(1)
+    if fusion == "score":
+        return each.mean(1)
+    scores = fuse(each, model.activation, ensemble)
+    return scores / views.shape[1] if ensemble == "sum" else scores
 
 
 def write_predictions(path: Path, evaluation: Evaluation) -> None:

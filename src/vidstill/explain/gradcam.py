@@ -11,10 +11,11 @@ from typing import Literal
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vidstill.data.transforms import normalise, test_clips
+from vidstill.data.transforms import normalise, pixels_of, test_clips
 from vidstill.evaluation.views import VIEWS_AT_ONCE_ON_CPU, fuse
 from vidstill.explain.pictures import Colours, blend, colour, write_pictures
 from vidstill.inference.overlay import draw
@@ -38,6 +39,17 @@ class GradCam:
     def maps(self, pathway: int = 0) -> Tensor:
         """(V,d,h,w) at the layer's resolution: ReLU of the weighted sum of its channels."""
         return torch.einsum("vcd,vcdhw->vdhw", self.weights[pathway], self.activations[pathway]).relu()
+
+    def released(self, height: int, width: int, pathway: int = 0) -> Tensor:
+        """(V,d,H,W) as SlowFast with dual attention released its maps: from activations averaged over time, with 1
+        added, each step stretched to 256 grey levels and then drawn up by Lanczos' filter; 0 where it is constant."""
+        mean = self.activations[pathway].mean(2)
+        maps = (1 + torch.einsum("vct,vchw->vthw", self.weights[pathway], mean)).relu()
+        low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
+        levels = ((maps - low) / (high - low) * 255).nan_to_num(0).to(torch.uint8).cpu()
+        lanczos = Image.Resampling.LANCZOS
+        drawn = [np.asarray(Image.fromarray(m).resize((width, height), lanczos)) for m in levels.flatten(0, 1).numpy()]
+        return torch.from_numpy(np.stack(drawn)).view(*maps.shape[:2], height, width).float() / 255
 
     def heat(self, height: int, width: int, pathway: int = 0) -> Tensor:
         """(V,T,H,W) between 0 and 1, one map for each of `frames`: trilinear, and least to greatest of each view."""
@@ -78,7 +90,7 @@ def grad_cam(
     try:
         with _still(model), torch.enable_grad():
             parts = clips.split(at_once or VIEWS_AT_ONCE_ON_CPU)
-            scores = fuse(torch.cat([model(part) for part in parts]).float()) / len(clips)
+            scores = fuse(torch.cat([model(part) for part in parts]).float(), model.activation) / len(clips)
             if target is not None and not 0 <= target < len(scores):
                 raise ValueError(f"no class {target}: the model has {len(scores)}, counted from 0")
             chosen = int(scores.argmax()) if target is None else target
@@ -136,8 +148,9 @@ def write_grad_cam(
     """
     spec, device = model.input, next(model.parameters()).device
     views = test_clips(source, spec, clips, crops)
-    normalised = normalise(torch.from_numpy(views).to(device), spec.mean, spec.std)
-    cam = grad_cam(model, normalised, layer, target)
+    clip = torch.from_numpy(views).to(device)
+    cam = grad_cam(model, clip if views.dtype != np.uint8 else normalise(clip, spec.mean, spec.std), layer, target)
+    views = pixels_of(views, spec)
     names = model.classes or [str(number) for number in range(len(cam.scores))]
     ranked = rank(cam.scores.cpu().numpy(), names, 3)
     if cam.target != int(cam.scores.argmax()):  # what is shown is not what the model says

@@ -303,7 +303,9 @@ class SingleStream(PathwayNet):
         super().__init__(num_classes, steps, classifier, alpha=None)
         self.cam_layer = cam_layer
         mean = (114.7748, 107.7354, 99.475)
-        self.input = Clip(frames=16, interval=1, size=112, sampling="dense", mean=mean, std=(1, 1, 1))
+        self.input = Clip(
+            frames=16, interval=1, size=112, sampling="looped", views="antialiased", mean=mean, std=(1, 1, 1)
+        )
 
     def run(self, step: nn.Module, x: Features) -> Features:
         return [step(x[0])]

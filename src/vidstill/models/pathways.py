@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from vidstill.data.sampling import spread
 from vidstill.models.convolution import Conv3d, Norm, activate, conv_norm, max_pool, tokens_of, untoken
 from vidstill.models.layers import can_pack, keep_freed_memory
 from vidstill.models.registry import VideoModel
@@ -134,7 +135,7 @@ class CMDA(nn.Module):
 @functools.lru_cache
 def slow_frames(frames: int, alpha: int) -> tuple[int, ...]:
     """Which of the fast pathway's frames the slow one sees: spread from the first to the last, rounded down."""
-    return tuple(torch.linspace(0, frames - 1, frames // alpha, device="cpu").long().tolist())
+    return tuple(spread(0, frames - 1, frames // alpha, frames).tolist())
 
 
 def assemble(
@@ -173,7 +174,8 @@ class PathwayNet(VideoModel):
         reverse_channels: bool = False,
     ) -> None:
         super().__init__()
-        self.alpha, self.activation, self.reverse_channels = alpha, activation, reverse_channels
+        self.alpha, self.reverse_channels = alpha, reverse_channels
+        self.activation = activation
         self.steps = list(steps)
         for name, step in steps.items():
             self.add_module(name, step)
@@ -221,6 +223,14 @@ class PathwayNet(VideoModel):
             return [clips]
         slow = torch.tensor(slow_frames(frames, self.alpha), device=clips.device)
         return [clips.permute(0, 2, 3, 4, 1).index_select(1, slow).permute(0, 4, 1, 2, 3), clips]
+
+    def forward_head(self, features: dict[str, Tensor]) -> Tensor:
+        last = self.steps[-1]
+        return self.classify([features[f"{last}.{p}"] for p in range(1 if self.alpha is None else 2)])
+
+    def seen_frames(self, frames: int) -> list[list[int]]:
+        fast = list(range(frames))
+        return [fast] if self.alpha is None else [list(slow_frames(frames, self.alpha)), fast]
 
     def reset_classifier(self, num_classes: int) -> None:
         """A fresh head of `num_classes` outputs; 0 leaves the pooled features."""

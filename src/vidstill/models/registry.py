@@ -35,6 +35,7 @@ class VideoModel(nn.Module):
     head_keys: tuple[str, ...] = ("head.weight", "head.bias")  # of the state dict, what depends on num_classes
     channel_axis: int = 1  # of what its inner layers hand on
     cam_layer: str = ""  # which of them Grad-CAM looks at unless told otherwise, parts separated by slashes
+    activation: str = "softmax"  # that makes the scores of a view from its logits: softmax, sigmoid or relu
     checkpointing: bool = False  # recompute activations in the backward pass: less memory, about a third more time
 
     def forward_features(self, clips: Tensor) -> dict[str, Tensor]:

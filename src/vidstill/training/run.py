@@ -139,9 +139,10 @@ def _test(
     model: VideoModel, samples: Sequence[Sample], run: Run, fabric: Fabric, workers: int, report: Report
 ) -> Evaluation:
     views = run.test
+    clip = model.input.model_copy(update={"size": views.size}) if views.size else None
     return evaluate(
-        model, samples, clips=views.clips, crops=views.crops, seed=run.seed if views.random else None, side=views.side,
-        batch=views.batch, workers=workers, start=run.train.start, fabric=fabric, report=report,
+        model, samples, clip=clip, clips=views.clips, crops=views.crops, seed=run.seed if views.random else None,
+        side=views.side, ensemble=views.ensemble, batch=views.batch, workers=workers, start=run.train.start, fabric=fabric, report=report,
     )  # fmt: skip
 
 

@@ -50,6 +50,7 @@ class VideoInfo:
     height: int
     rotation: int
     codec: str
+    ticks: int = 0  # units of the time stamps from frame to frame; 0 where the stream does not state its duration
 
     @property
     def seconds(self) -> float:
@@ -205,9 +206,10 @@ def _scan(path: str, size: int, mtime: int) -> tuple[VideoInfo, Plan | None]:
             raise VideoError(f"{path}: holds no frames")
         height, width, turn = first or (codec.height, codec.width, UPRIGHT)
         height, width = turn.size(height, width)
-        return VideoInfo(
-            frames, _rate(stream, found), width, height, turn.rotation, codec.codec.canonical_name
-        ), plan if sound else None
+        rate = _rate(stream, found)
+        ticks = max(1, round(1 / (rate * float(stream.time_base)))) if stream.duration else 0
+        info = VideoInfo(frames, rate, width, height, turn.rotation, codec.codec.canonical_name, ticks)
+        return info, plan if sound else None
 
 
 def _int64(values: list[int | None]) -> np.ndarray | None:

@@ -58,9 +58,12 @@ def orientation(frame: av.VideoFrame) -> Orientation:
     return Orientation(True, c < 0, b < 0) if abs(b) > abs(a) else Orientation(False, a < 0, d < 0)
 
 
-def short_side_size(height: int, width: int, short_side: int) -> tuple[int, int]:
-    """Height and width with the short side at `short_side` and the aspect kept, halves rounded up."""
-    scale = short_side / min(height, width)
+def short_side_size(height: int, width: int, short_side: int, down: bool = False) -> tuple[int, int]:
+    """Height and width with the short side at `short_side` and the aspect kept, rounded half up, or always `down`."""
+    short = min(height, width)
+    if down:
+        return height * short_side // short, width * short_side // short
+    scale = short_side / short
     return int(height * scale + 0.5), int(width * scale + 0.5)
 
 

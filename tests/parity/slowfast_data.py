@@ -1,0 +1,176 @@
+"""Runners of the SlowFast goldens about frames, crops, fused views and Grad-CAM."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from fill import clip as fill_clip
+from focal_data import write_lossless
+from slowfast_model import build_from_overrides, filled
+
+from vidstill.config import Clip, Optim
+from vidstill.data.sampling import (
+    Timing,
+    looped_indices,
+    spread,
+    test_indices,
+    window_indices,
+    window_length,
+    window_room,
+)
+from vidstill.data.transforms import normalise, test_clips, view_boxes
+from vidstill.evaluation.metrics import mean_average_precision, topk_accuracy
+from vidstill.evaluation.views import fuse
+from vidstill.explain.gradcam import grad_cam
+from vidstill.models.pathways import slow_frames
+from vidstill.models.slowfast import kinetics_clip
+from vidstill.training.schedules import exact_rate
+from vidstill.video.pixels import short_side_size
+
+Golden = dict[str, Any]
+Arrays = Mapping[str, np.ndarray]
+
+
+def window(row: Golden) -> tuple[Clip, Timing]:
+    values = {"frames": row["NUM_FRAMES"], "interval": row["SAMPLING_RATE"], "fps": row["TARGET_FPS"]}
+    ticks = row["pts_per_frame"] if row.get("duration_known", True) else 0
+    return Clip(sampling="window", **values), Timing(row["fps"], ticks)
+
+
+def run_sampling(golden: Golden, arrays: Arrays) -> None:
+    for row in golden["get_start_end_idx"]:
+        clip = Clip(sampling="window", frames=1, interval=1, fps=1)
+        timing = Timing(row["clip_size"])  # a clip of one frame at 1 Hz is that many frames long
+        start = window_room(row["video_size"], clip, timing) * row["clip_idx"] / row["num_clips"]
+        assert [start, start + window_length(clip, timing) - 1] == pytest.approx(row["start_end"], rel=1e-12)
+    for row in golden["temporal_sampling"]:
+        assert spread(row["start"], row["end"], row["num_samples"], row["num_frames"]).tolist() == row["indices"]
+    for row in golden["pack_pathway"]:
+        assert list(slow_frames(row["T"], row["ALPHA"])) == row["slow_indices"]
+    for row in golden["test_views"]:
+        clip, timing = window(row)
+        ours = test_indices(row["video_frames"], clip, row["NUM_ENSEMBLE_VIEWS"], timing=timing)
+        assert ours[row["clip_idx"]].tolist() == row["source_frame_indices"], row
+    for row in golden["train_views"]:
+        clip, timing = window(row)
+        start = row["u"] * window_room(row["video_frames"], clip, timing)
+        assert window_indices(row["video_frames"], clip, start, timing).tolist() == row["source_frame_indices"], row
+    for row in golden["uniform_crop"]:
+        height, width = short_side_size(row["H"], row["W"], row["size"], down=True)
+        assert [height, width] == row["resized"]
+        x1, y1, x2, y2 = view_boxes(height, width, row["size"], 3, "up")[row["spatial_idx"]]
+        assert ([y1, x1], [y2 - y1, x2 - x1]) == (row["offset_yx"], row["crop"])
+        if row["spatial_idx"] == 1:
+            assert view_boxes(height, width, row["size"], 1, "up") == [(x1, y1, x2, y2)]
+    for row in golden["demo_buffer"]:
+        clip = Clip(sampling="window", frames=row["NUM_FRAMES"], interval=row["SAMPLING_RATE"])
+        assert window_length(clip, None) == row["buffer"]
+        fast = test_indices(row["buffer"], clip, 1)[0]
+        slow = fast[list(slow_frames(row["NUM_FRAMES"], row["ALPHA"]))]
+        assert (fast.tolist(), slow.tolist()) == (row["fast"], row["slow"])
+        assert len(fast) + row["NUM_FRAMES"] // row["ALPHA"] == row["fps_numerator"]
+
+
+def run_testview(golden: Golden, arrays: Arrays) -> None:
+    cases = {name: case for name, case in golden.items() if isinstance(case, dict)}
+    assert cases
+    for name, case in cases.items():
+        shape = (case["T"], case["H"], case["W"], 3)
+        frames = np.random.RandomState(case["seed"]).randint(0, 256, shape).astype(np.uint8)
+        clip = kinetics_clip(case["T"], 1, case["size"]).model_copy(update={"fps": None})
+        fast = torch.from_numpy(views_of(frames, clip, 3)[case["spatial_idx"]])
+        slow = fast[:, list(slow_frames(case["T"], case["ALPHA"]))]
+        for speed, ours in (("slow", slow), ("fast", fast)):
+            assert list(ours.shape) == case[f"{speed}_shape"]
+            np.testing.assert_allclose(ours, arrays[f"{name}_{speed}"], rtol=0, atol=golden["tolerance"])
+
+
+def views_of(frames: np.ndarray, clip: Clip, crops: int) -> np.ndarray:
+    """Through a lossless file, as a test reads them."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "frames.mov"
+        write_lossless(path, frames)
+        return test_clips(path, clip, 1, crops)
+
+
+def run_e3d_pipeline(golden: Golden, arrays: Arrays) -> None:
+    for row in golden["temporal"]:
+        clip = Clip(frames=row["size"], interval=row["downsample"], sampling="looped")
+        centre, begin = test_indices(row["n_frames"], clip, 1)[0], looped_indices(row["n_frames"], clip, 0)
+        assert (centre + 1).tolist() == row["center_indices_1based"]
+        assert (begin + 1).tolist() == row["begin_indices_1based"]
+    case = golden["spatial"]
+    frame = np.random.RandomState(case["seed"]).randint(0, 256, (1, case["H"], case["W"], 3)).astype(np.uint8)
+    assert case["norm_value"] == 1
+    clip = Clip(frames=1, size=case["size"], sampling="looped", views="antialiased")
+    (view,) = normalise(torch.from_numpy(views_of(frame, clip, 1)), case["mean"], case["std"])
+    np.testing.assert_allclose(view[:, 0], arrays["spatial"], rtol=0, atol=case["tolerance"])
+
+    rates = golden["lr"]
+    falls = [step - 1 for step in rates["lr_steps"]]  # its epochs are counted from 1
+    factors = [0.1**n for n in range(len(falls) + 1)]
+    optim = Optim(lr=rates["learning_rate"], schedule="steps", milestones=[0, *falls], factors=factors)
+    first, last = map(int, rates["epochs"].split(".."))
+    ours = [exact_rate(optim, last, epoch - 1) for epoch in range(first, last + 1)]
+    assert ours == pytest.approx(rates["lr"], rel=1e-9)
+
+
+def run_meter(golden: Golden, arrays: Arrays) -> None:
+    cases = {name: case for name, case in golden.items() if isinstance(case, dict)}
+    assert cases
+    for name, case in cases.items():
+        videos, views, classes = case["num_videos"], case["num_clips"], case["classes"]
+        rng = np.random.RandomState(case["seed"])
+        scores = rng.random_sample((videos * views, classes)).astype(np.float32)
+        scores /= scores.sum(1, keepdims=True)
+        labels = rng.random_sample((videos, classes)) < 0.4 if case["multi_label"] else rng.randint(0, classes, videos)
+        by_video = torch.from_numpy(scores).unflatten(0, (videos, views))
+        activation = "sigmoid" if case["multi_label"] else "softmax"
+        logits = by_video.logit() if case["multi_label"] else by_video.log()
+        fused = fuse(logits, activation, case["ensemble"]).numpy()
+        np.testing.assert_allclose(fused, arrays[f"{name}_video_preds"], rtol=1e-5, atol=1e-6)
+        stats = case["stats"]
+        assert stats["split"] == "test_final"
+        if case["multi_label"]:
+            assert mean_average_precision(fused, labels) == pytest.approx(stats["map"], abs=1e-5)
+        else:
+            for k in (1, 5):
+                assert f"{100 * topk_accuracy(fused, labels, k):.2f}" == stats[f"top{k}_acc"]
+
+
+def run_gradcam(golden: Golden, arrays: Arrays) -> None:
+    cases = {name: case for name, case in golden.items() if isinstance(case, dict) and "yaml" in case}
+    assert cases
+    for name, case in cases.items():
+        model = build_from_overrides(case["yaml"], case["overrides"])
+        shapes = {key: list(value.shape) for key, value in model.state_dict().items() if value.is_floating_point()}
+        model.load_state_dict(filled(shapes), strict=False)
+        assert model.cam_layer == case["target_layer"]
+        x = torch.from_numpy(fill_clip(case["seed"], tuple(case["shape"])))
+        cam = grad_cam(model, x, target=case["target_class"])
+        assert cam.scores[cam.target].item() == pytest.approx(case["class_score"], abs=1e-5)
+        assert cam.frames == [list(slow_frames(case["shape"][2], model.alpha)), list(range(case["fast_frames"]))]
+        assert len(cam.frames[0]) == case["slow_frames"] and list(cam.maps().shape[2:]) == case["map_hw"]
+        for pathway, speed in enumerate(("slow", "fast")):
+            ours, expected = cam.maps(pathway)[0], arrays[f"{name}/standard_relu_{speed}"]
+            np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-3 * expected.max() + 1e-9)
+            mean = cam.activations[pathway].mean(2)
+            before = (1 + torch.einsum("vct,vchw->vthw", cam.weights[pathway], mean)).relu()[0]
+            np.testing.assert_allclose(before, arrays[f"{name}/released_pre_norm_{speed}"], rtol=0, atol=3e-6)
+            drawn = cam.released(*case["shape"][-2:], pathway)[0]
+            np.testing.assert_allclose(drawn, arrays[f"{name}/released_final_{speed}"], rtol=0, atol=8 / 255 + 1e-6)
+
+
+RUNNERS = {
+    ("slowfast", "sampling"): run_sampling,
+    ("slowfast", "testview"): run_testview,
+    ("slowfast", "e3d_pipeline"): run_e3d_pipeline,
+    ("slowfast", "meter"): run_meter,
+    ("slowfast", "gradcam"): run_gradcam,
+}
