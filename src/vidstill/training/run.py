@@ -142,7 +142,8 @@ def _test(
     clip = model.input.model_copy(update={"size": views.size}) if views.size else None
     return evaluate(
         model, samples, clip=clip, clips=views.clips, crops=views.crops, seed=run.seed if views.random else None,
-        side=views.side, ensemble=views.ensemble, batch=views.batch, workers=workers, start=run.train.start, fabric=fabric, report=report,
+        side=views.side, ensemble=views.ensemble, batch=views.batch, workers=workers, start=run.train.start,
+        fabric=fabric, report=report,
     )  # fmt: skip
 
 
