@@ -81,9 +81,9 @@ def test_the_panel_keeps_its_height_while_nothing_is_known_yet() -> None:
 
 def test_other_fonts_do_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(overlay, "FONTS", ())
-    overlay._font.cache_clear()
+    overlay.font.cache_clear()
     panel = draw(np.zeros((240, 320, 3), np.uint8), RANKED, 1.0)[240:]
-    overlay._font.cache_clear()
+    overlay.font.cache_clear()
     assert panel.max() > 230
 
 

@@ -1,17 +1,20 @@
 """Token labels: targets and loss against loops, and what does not fit is said."""
 
 import copy
+import json
 from typing import Any
 
 import pytest
 import torch
 
-from vidstill.config import Model, TokenLabels
+from vidstill.config import Model, TokenLabels, resolve
 from vidstill.models.registry import create_model
+from vidstill.models.weights import load
 from vidstill.objectives.token_labels import (
     TokenLabels as Objective,
 )
 from vidstill.objectives.token_labels import fewer_steps, load_annotator, token_label_loss, token_targets
+from vidstill.training.run import train
 
 MICRO: dict[str, Any] = {
     "video_size": (8, 64, 64), "embed_dims": (8, 16, 16, 16), "num_heads": (1, 2, 2, 2), "depths": (1, 2, 1, 1),
@@ -97,3 +100,24 @@ def test_annotators_are_loaded_strictly(tmp_path: Any) -> None:
     torch.save({"state_dict": {"other": torch.zeros(2)}}, path)
     with pytest.raises(ValueError, match="holds weights of another network"):
         load_annotator(settings, ["a"] * 7, device)
+
+
+def test_a_whole_run(small: list[str], tmp_path: Any) -> None:
+    """Train, test and load: the annotator is nowhere in the saved model."""
+    options = {**MICRO, "video_size": (4, 64, 64), "local_sizes": ((2, 4, 4), (2, 2, 2), (2, 2, 2), (2, 1, 1))}
+    options |= {"fine_pysizes": ((2, 4, 4), (1, 2, 2), (1, 1, 1), (2, 1, 1)), "coarse_pysizes": ((1, 1, 1),) * 4}
+    classes = 8
+    path = tmp_path / "annotator.pth"
+    torch.save({"state_dict": micro(classes, **options).state_dict()}, path)
+    about = {"name": "dualformer_tiny", "options": options, "weights": str(path)}
+    settings = [
+        *small, "--objective", "token_labels", "--token_labels.annotator", json.dumps(about),
+        "--model.name", "dualformer_tiny", "--model.options", json.dumps({**options, "token_head": True}),
+        "--clip.sampling", "spread", "--clip.interval", "1", "--clip.size", "64", "--optim.schedule", "epoch_cosine",
+        "--optim.multipliers", "{backbone: {lr: 0.1}}", "--train.epochs", "1", "--augment.mixup", "0",
+        "--augment.cutmix", "0",
+    ]  # fmt: skip
+    folder = train(resolve(None, settings))
+    model: Any = load(folder)
+    assert model.num_classes == classes and model.token_head
+    assert not any("annotator" in key or "teacher" in key for key in model.state_dict())
