@@ -18,10 +18,10 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from vidstill.data.sampling import spread
-from vidstill.models.convolution import Conv3d, Norm, activate, conv_norm, max_pool, tokens_of, untoken
+from vidstill.models.convolution import Conv3d, activate, conv_norm, max_pool, tokens_of, untoken
 from vidstill.models.layers import can_pack, keep_freed_memory
 from vidstill.models.registry import VideoModel
-from vidstill.models.subnorm import whole_state
+from vidstill.models.subnorm import Norm, whole_state
 from vidstill.models.weights import Report, inflate
 
 Activation = Literal["softmax", "sigmoid", "relu"]
