@@ -1,7 +1,7 @@
 """Multigrid training: properties of its plans, and a run whose phases change clips, batches and norms."""
 
 import json
-from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,15 +9,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import vidstill
-from vidstill.config import Run, resolve
+from vidstill.config import resolve
 from vidstill.data.loader import EpochBatches, cut
-from vidstill.models.subnorm import SubNorm
+from vidstill.models.subnorm import Norm, SubNorm
+from vidstill.training import loop
 from vidstill.training.checkpoint import read_checkpoint
 from vidstill.training.multigrid import eval_epochs, long_phases, long_rates, multigrid_run, norm_plan, short_cycle
-from vidstill.training.run import phases_of
 
 GRID = ["--optim.schedule", "steps", "--optim.milestones", "[0, 2]", "--optim.factors", "[1, 0.1]",
         "--optim.reference_batch", "null", "--train.epochs", "3", "--multigrid.long", "--multigrid.short"]  # fmt: skip
+
+
+class Stopped:
+    """A training step that works `steps` times."""
+
+    def __init__(self, steps: int) -> None:
+        self.left, self.step = steps, loop.train_step
+
+    def __call__(self, *arguments: Any) -> Any:
+        self.left -= 1
+        if self.left < 0:
+            raise KeyboardInterrupt
+        return self.step(*arguments)
 
 
 @given(
@@ -61,9 +74,9 @@ def test_ranks_share_a_cycle() -> None:
 
 
 def test_what_multigrid_cannot_follow_is_refused() -> None:
-    with pytest.raises(ValueError, match="which train.ema cannot follow"):
+    with pytest.raises(ValueError, match=r"which train\.ema cannot follow"):
         resolve(None, ["--multigrid.short", "--train.ema", "0.9"])
-    with pytest.raises(ValueError, match="optim.schedule is cosine: set it to steps"):
+    with pytest.raises(ValueError, match=r"optim\.schedule is cosine: set it to steps"):
         multigrid_run(resolve(None, ["--multigrid.long"]))
 
 
@@ -73,12 +86,22 @@ def test_short_cycles_alone_take_any_schedule() -> None:
     assert (whole.train.epochs, phase.end, run.train.epochs) == (15, 15, 10)
 
 
-def test_a_run_goes_through_its_phases_and_goes_on_after_a_stop(small: list[str], tmp_path: Path) -> None:
+def test_a_run_goes_through_its_phases_and_goes_on_after_a_stop(
+    small: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = ["--model.name", "slowfast_r50", "--model.options", "{width: 8, depths: [1, 1, 1, 1], alpha: 2, beta: 4}"]
     clip = ["--clip.frames", "8", "--clip.size", "32", "--clip.sampling", "window", "--clip.views", "exact"]
     jitter = ["--augment.crop", "scaled", "--augment.scales", "[36, 44]", "--train.precise_norms", "2"]
     settings = [*small, *model, *clip, *jitter, *GRID, "--train.batch", "2", "--multigrid.norm_batch", "4"]
     whole = vidstill.train(resolve(None, [*settings, "--name", "whole"]))
+    for steps in (2, 3):
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "train_step", Stopped(steps))
+            with pytest.raises(KeyboardInterrupt):
+                vidstill.train(resolve(None, [*settings, "--name", "parts", "--train.save_every", "2"]))
+    parts = vidstill.train(resolve(None, [*settings, "--name", "parts", "--train.save_every", "2"]))
+    one, other = vidstill.load(whole).state_dict(), vidstill.load(parts).state_dict()
+    assert all(torch.equal(value, other[key]) for key, value in one.items())
     rows = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
     trained = [row for row in rows if row["split"] == "train"]
     run, phases = multigrid_run(resolve(None, settings))
@@ -91,8 +114,6 @@ def test_a_run_goes_through_its_phases_and_goes_on_after_a_stop(small: list[str]
 
 def test_split_norms_read_any_state() -> None:
     torch.manual_seed(0)
-    from vidstill.models.subnorm import Norm
-
     norm = Norm(3).train()
     norm(torch.randn(4, 3, 2, 2, 2))
     split = SubNorm(Norm(3), 2)
@@ -103,4 +124,3 @@ def test_split_norms_read_any_state() -> None:
     back = Norm(3)
     back.load_state_dict(other.state_dict())
     assert all(torch.equal(back.state_dict()[key], value) for key, value in norm.state_dict().items())
-    assert Run().multigrid.norm_batch == 8 and phases_of is not None

@@ -96,7 +96,7 @@ class PositionAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         channels = x.shape[1]
-        width = max(channels, ATTENTION_WIDTH)
+        width = channels if x.is_meta else max(channels, ATTENTION_WIDTH)  # zeros do not count as work
         layers = (self.query_conv, self.key_conv, self.value_conv)
         weight = torch.cat([F.pad(layer.weight.flatten(1), (0, 0, 0, width - len(layer.weight))) for layer in layers])
         bias = torch.cat([F.pad(layer.bias, (0, width - len(layer.bias))) for layer in layers])  # type: ignore[arg-type]
@@ -161,6 +161,7 @@ class PathwayNet(VideoModel):
     """
 
     head_name: str  # of the linear layer
+    fewest: int = 1  # frames
     cam_layer: str  # the last step whose features still have places
 
     def __init__(
@@ -212,8 +213,10 @@ class PathwayNet(VideoModel):
         if clips.ndim != 5 or clips.shape[1] != 3:
             raise ValueError(f"clips are (B,3,T,H,W), got {tuple(clips.shape)}")
         frames = clips.shape[2]
-        if frames == 0 or (self.alpha and frames % self.alpha):
-            raise ValueError(f"{frames} frames: give a multiple of alpha, {self.alpha or 1}")
+        if frames < self.fewest:
+            raise ValueError(f"{frames} frames: give at least {self.fewest}")
+        if self.alpha and frames % self.alpha:
+            raise ValueError(f"{frames} frames: give a multiple of alpha, {self.alpha}")
         if self.reverse_channels:
             clips = clips.flip(1)
         if clips.is_meta or not torch.is_autocast_enabled(clips.device.type):
