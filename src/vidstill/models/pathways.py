@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
@@ -20,6 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from vidstill.data.sampling import spread
 from vidstill.models.convolution import Conv3d, activate, conv_norm, max_pool, tokens_of, untoken
 from vidstill.models.layers import can_pack, keep_freed_memory
+from vidstill.models.megvii import from_megvii, is_megvii
 from vidstill.models.registry import VideoModel
 from vidstill.models.subnorm import Norm, whole_state
 from vidstill.models.weights import Report, inflate
@@ -264,12 +266,21 @@ class PathwayNet(VideoModel):
             classifier = {key: value for key, value in state.items() if key in self.head_keys}
             state = {**inflate(state, own, report), **classifier}  # another size there is for `load_weights` to judge
             report.kept = {key: why for key, why in report.kept.items() if key not in classifier}
+            report.kept |= {key: "not in a network for images" for key in own if key not in state | report.kept}
         report.kept |= {key: "counter" for key in own if key not in state and key.endswith("num_batches_tracked")}
         return state
 
     def rename_weights(self, state: dict[str, Tensor], report: Report) -> dict[str, Tensor]:
         """Another library's names, where its releases of this network can be read."""
-        return state
+        if not is_megvii(state):
+            return state
+        report.notes.append("Megvii's ShuffleNetV2: channels in our order")
+        slow = [
+            name for name, _ in self.named_modules() if re.fullmatch(r"s[234]\.pathway0_channel_\d+\.features", name)
+        ]
+        if slow:
+            return from_megvii(state, "s1.pathway0_stem", [(name, 0) for name in slow])
+        return from_megvii(state, "conv1", [("features", 0), ("features", 4), ("features", 12)])
 
     def optimise_for_inference(self, bf16: bool = False) -> PathwayNet:
         """Give up training for speed, in place; eval mode.
