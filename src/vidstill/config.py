@@ -276,6 +276,11 @@ class Run(Section):
             )
         if self.optim.schedule == "steps" and self.optim.milestones[:1] != [0]:
             raise ValueError("optim.schedule steps needs optim.milestones that begin with 0, e.g. [0, 44, 88]")
+        whole = {"train.ema": self.train.ema, "train.strategy fsdp": self.train.strategy == "fsdp",
+                 "distil.cache": self.distil.cache, "train.accumulate": self.train.accumulate > 1}  # fmt: skip
+        if (self.multigrid.long or self.multigrid.short) and any(whole.values()):
+            other = next(name for name, given in whole.items() if given)
+            raise ValueError(f"multigrid changes the batches of a run, which {other} cannot follow: choose one")
         if self.optim.nesterov and self.optim.dampening:
             raise ValueError(f"optim.dampening {self.optim.dampening:g} and optim.nesterov exclude each other")
         if self.objective == "distil" and not self.distil.teacher:

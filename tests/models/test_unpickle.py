@@ -146,3 +146,14 @@ def test_a_tensor_cannot_reach_outside_its_storage(tmp_path: Path) -> None:
 def test_a_bare_pickle(tmp_path: Path) -> None:
     (tmp_path / "x.pkl").write_bytes(pickle.dumps({"a": [1, 2]}))
     assert read_pickled(tmp_path / "x.pkl") == {"a": [1, 2]}
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_arrays_of_a_bare_pickle_become_tensors(tmp_path: Path, protocol: int) -> None:
+    arrays = {"a": np.arange(6, dtype=">f4").reshape(2, 3), "b": np.asfortranarray(np.ones((2, 2), np.int64))}
+    arrays["objects"] = np.array([{}], dtype=object)
+    path = tmp_path / "x.pkl"
+    path.write_bytes(pickle.dumps({"blobs": arrays}, protocol))
+    blobs = read_pickled(path)["blobs"]
+    assert blobs["a"].tolist() == [[0, 1, 2], [3, 4, 5]] and blobs["a"].dtype == torch.float32
+    assert blobs["b"].tolist() == [[1, 1], [1, 1]] and blobs["objects"].numel() == 0

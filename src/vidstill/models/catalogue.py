@@ -40,12 +40,12 @@ CATALOGUE = {
     "c2d_r50": Entry("slowfast", 24_327_632, 19.49, _SLOW, "K400 67.2 at 256²"),
     "i3d_r50": Entry("slowfast", 28_043_472, 28.41, _SLOW, "K400 73.5 at 256²"),
     "slowfast_shufflenet": Entry("light3d", 1_611_983, 0.37, _LIGHT, "K400 55.0 at width 2"),
-    "slowfast_shufflenetv2": Entry("light3d", 1_949_727, 0.313, _LIGHT, "K400 38.5; 48.0 at width 2"),
-    "slowfast_mobilenetv2": Entry("light3d", 3_120_418, 0.545, _LIGHT, "K400 48.1"),
-    "slowfast_ghostnet": Entry("light3d", 4_651_628, 0.949, _LIGHT, "K400 46.0"),
-    "shufflenet_3d": Entry("light3d", 1_329_304, 0.188, _LIGHT, "K400 51.1 at width 2; Jester 93.5"),
-    "shufflenetv2_3d": Entry("light3d", 1_709_180, 0.186, _LIGHT, "K400 47.3; Jester 93.7 at width 2"),
-    "mobilenetv2_3d": Entry("light3d", 2_866_448, 0.519, _LIGHT, "K400 38.5; Jester 94.6"),
+    "slowfast_shufflenetv2": Entry("light3d", 1_949_727, 0.31, _LIGHT, "K400 38.5; 48.0 at width 2"),
+    "slowfast_mobilenetv2": Entry("light3d", 3_120_418, 0.54, _LIGHT, "K400 48.1"),
+    "slowfast_ghostnet": Entry("light3d", 4_651_628, 0.95, _LIGHT, "K400 46.0"),
+    "shufflenet_3d": Entry("light3d", 1_329_304, 0.19, _LIGHT, "K400 51.1 at width 2; Jester 93.5"),
+    "shufflenetv2_3d": Entry("light3d", 1_709_180, 0.19, _LIGHT, "K400 47.3; Jester 93.7 at width 2"),
+    "mobilenetv2_3d": Entry("light3d", 2_866_448, 0.52, _LIGHT, "K400 38.5; Jester 94.6"),
 }
 
 

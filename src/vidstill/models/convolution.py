@@ -21,10 +21,6 @@ Size = Sequence[int]  # along T, H and W
 Geometry = tuple[Any, Any, Any, int]  # padding, stride, dilation, groups
 
 
-class Norm(nn.BatchNorm3d):
-    """Batch norm that multigrid training may split (see `subnorm`); the others stay whole, as in the releases."""
-
-
 class Kernel(NamedTuple):
     """A convolution with its norm folded in, packed for oneDNN."""
 

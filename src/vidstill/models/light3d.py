@@ -454,7 +454,9 @@ def shufflenet_3d(num_classes: int = 400, *, width: float = 1.0, groups: int = 3
             for i in range(count)
         ]
         steps[f"layer{n}"] = Chain(*units)
-    return _single(num_classes, steps, planes[-1], "layer3", options)
+    model = _single(num_classes, steps, planes[-1], "layer3", options)
+    model.fewest = 16  # for the last shortcut to have two to pool
+    return model
 
 
 @register_model

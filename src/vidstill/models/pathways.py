@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
@@ -18,10 +19,11 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from vidstill.data.sampling import spread
-from vidstill.models.convolution import Conv3d, Norm, activate, conv_norm, max_pool, tokens_of, untoken
+from vidstill.models.convolution import Conv3d, activate, conv_norm, max_pool, tokens_of, untoken
 from vidstill.models.layers import can_pack, keep_freed_memory
+from vidstill.models.megvii import from_megvii, is_megvii
 from vidstill.models.registry import VideoModel
-from vidstill.models.subnorm import whole_state
+from vidstill.models.subnorm import Norm, whole_state
 from vidstill.models.weights import Report, inflate
 
 Activation = Literal["softmax", "sigmoid", "relu"]
@@ -96,7 +98,7 @@ class PositionAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         channels = x.shape[1]
-        width = max(channels, ATTENTION_WIDTH)
+        width = channels if x.is_meta else max(channels, ATTENTION_WIDTH)  # zeros do not count as work
         layers = (self.query_conv, self.key_conv, self.value_conv)
         weight = torch.cat([F.pad(layer.weight.flatten(1), (0, 0, 0, width - len(layer.weight))) for layer in layers])
         bias = torch.cat([F.pad(layer.bias, (0, width - len(layer.bias))) for layer in layers])  # type: ignore[arg-type]
@@ -161,6 +163,7 @@ class PathwayNet(VideoModel):
     """
 
     head_name: str  # of the linear layer
+    fewest: int = 1  # frames
     cam_layer: str  # the last step whose features still have places
 
     def __init__(
@@ -212,8 +215,10 @@ class PathwayNet(VideoModel):
         if clips.ndim != 5 or clips.shape[1] != 3:
             raise ValueError(f"clips are (B,3,T,H,W), got {tuple(clips.shape)}")
         frames = clips.shape[2]
-        if frames == 0 or (self.alpha and frames % self.alpha):
-            raise ValueError(f"{frames} frames: give a multiple of alpha, {self.alpha or 1}")
+        if frames < self.fewest:
+            raise ValueError(f"{frames} frames: give at least {self.fewest}")
+        if self.alpha and frames % self.alpha:
+            raise ValueError(f"{frames} frames: give a multiple of alpha, {self.alpha}")
         if self.reverse_channels:
             clips = clips.flip(1)
         if clips.is_meta or not torch.is_autocast_enabled(clips.device.type):
@@ -261,12 +266,21 @@ class PathwayNet(VideoModel):
             classifier = {key: value for key, value in state.items() if key in self.head_keys}
             state = {**inflate(state, own, report), **classifier}  # another size there is for `load_weights` to judge
             report.kept = {key: why for key, why in report.kept.items() if key not in classifier}
+            report.kept |= {key: "not in a network for images" for key in own if key not in state | report.kept}
         report.kept |= {key: "counter" for key in own if key not in state and key.endswith("num_batches_tracked")}
         return state
 
     def rename_weights(self, state: dict[str, Tensor], report: Report) -> dict[str, Tensor]:
         """Another library's names, where its releases of this network can be read."""
-        return state
+        if not is_megvii(state):
+            return state
+        report.notes.append("Megvii's ShuffleNetV2: channels in our order")
+        slow = [
+            name for name, _ in self.named_modules() if re.fullmatch(r"s[234]\.pathway0_channel_\d+\.features", name)
+        ]
+        if slow:
+            return from_megvii(state, "s1.pathway0_stem", [(name, 0) for name in slow])
+        return from_megvii(state, "conv1", [("features", 0), ("features", 4), ("features", 12)])
 
     def optimise_for_inference(self, bf16: bool = False) -> PathwayNet:
         """Give up training for speed, in place; eval mode.

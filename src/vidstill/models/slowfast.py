@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vidstill.config import Clip
-from vidstill.models.convolution import Conv3d, MaxPool, Norm, conv_norm, tokens_of, untoken
+from vidstill.models.convolution import Conv3d, MaxPool, conv_norm, tokens_of, untoken
 from vidstill.models.pathways import (
     CMDA,
     Activation,
@@ -29,6 +29,7 @@ from vidstill.models.pathways import (
     attend,
 )
 from vidstill.models.registry import check_options, register_model
+from vidstill.models.subnorm import Norm
 from vidstill.models.weights import Report
 
 PerStage = Sequence[Sequence[int]]

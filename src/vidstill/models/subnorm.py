@@ -8,9 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vidstill.models.convolution import Norm
-
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+class Norm(nn.BatchNorm3d):
+    """Batch norm that multigrid training may split; other batch norms stay whole, as in the releases."""
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """Also takes the state of a split one, of any number of parts."""
+        for name in _STATISTICS:
+            state_dict.pop(f"{prefix}split_bn.{name}", None)
+            if f"{prefix}bn.{name}" in state_dict:
+                state_dict[prefix + name] = state_dict.pop(f"{prefix}bn.{name}")
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
 class SubNorm(nn.Module):
@@ -46,6 +56,20 @@ class SubNorm(nn.Module):
             x = self.bn(x)
         shape = (-1, 1, 1, 1)
         return torch.addcmul(self.bias.view(shape), x, self.weight.view(shape))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """Also takes the state of a whole one, or of another number of parts."""
+        for name in _STATISTICS:
+            whole, part = f"{prefix}bn.{name}", f"{prefix}split_bn.{name}"
+            if prefix + name in state_dict:
+                state_dict[whole] = state_dict.pop(prefix + name)
+            if whole in state_dict and name != "num_batches_tracked":
+                target = self.split_bn.num_features
+                if part not in state_dict or len(state_dict[part]) != target:
+                    state_dict[part] = state_dict[whole].repeat(target // len(state_dict[whole]))
+            elif whole in state_dict:
+                state_dict.setdefault(part, state_dict[whole])
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     @torch.no_grad()
     def aggregate(self) -> None:

@@ -121,8 +121,8 @@ class _Array:
 
     def __setstate__(self, state: Sequence[Any]) -> None:
         _, shape, kind, fortran, raw = state
-        if not re.fullmatch("[fiub][1248]", kind.code):
-            raise pickle.UnpicklingError(f"an array of {kind.code}")
+        if not re.fullmatch("[fiub][1248]", kind.code):  # objects: foreign, and inert like any other
+            return
         raw = raw.encode("latin1") if isinstance(raw, str) else raw  # Python 2 wrote strings
         dtype = np.dtype(kind.code).newbyteorder(kind.order)
         array = np.frombuffer(raw, dtype).reshape(shape, order="F" if fortran else "C")
@@ -149,6 +149,7 @@ _KNOWN: dict[str, Callable[..., Any]] = {
     "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
     "torch._utils._rebuild_parameter": _rebuild_parameter,
     "torch._utils._rebuild_parameter_with_state": _rebuild_parameter,
+    "_codecs.encode": lambda text, *_: text.encode("latin1"),  # how protocol 2 writes bytes
     "numpy.dtype": _ArrayType,
     "numpy.core.multiarray._reconstruct": _Array,
     "numpy._core.multiarray._reconstruct": _Array,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
 import logging
 import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,9 +26,11 @@ from vidstill.data.dataset import sample_seed
 from vidstill.data.loader import EpochBatches
 from vidstill.data.transforms import normalise
 from vidstill.models.registry import VideoModel
+from vidstill.models.subnorm import aggregate_norms, split_norms, whole_state
 from vidstill.models.weights import save
 from vidstill.training.checkpoint import Log, TrainingError, read_checkpoint, restore, state_of, write_checkpoint
 from vidstill.training.optim import make_optimiser
+from vidstill.training.precise import precise_statistics
 from vidstill.training.schedules import Schedule
 
 log = logging.getLogger(__name__)
@@ -38,6 +41,14 @@ Report = Callable[[dict[str, Any]], None]
 REPORT_SECONDS = 0.5  # often enough to look alive, rare enough not to stall a GPU
 
 
+class Span(NamedTuple):
+    """What one call of `fit` does of a run: the epochs from `epoch`, which begins at `step`, to before `end`."""
+
+    epoch: int
+    step: int
+    end: int
+
+
 def fit(
     run: Run,
     fabric: Fabric,
@@ -45,11 +56,14 @@ def fit(
     loader: DataLoader[dict[str, Any]],
     folder: Path,
     *,
+    span: Span | None = None,
     validate: Callable[[VideoModel], Metrics] | None = None,
+    validates: Callable[[int], bool] = lambda epoch: True,
     provenance: dict[str, Any] | None = None,
     report: Report = lambda event: None,
 ) -> None:
-    """Train `objective.model` until the end of `run`, from the checkpoint in `folder` where there is one.
+    """Train `objective.model` until the end of `span`, by default of `run`, from the checkpoint in `folder` where
+    there is one. `validates` says after which epochs, from 0, to validate.
 
     Writes metrics.jsonl, last.pt after every epoch and best.safetensors with best.json after the best one (by the
     `top1` that `validate` returns; without it after every epoch). `report` hears twice a second of {"what", "done",
@@ -60,11 +74,19 @@ def fit(
     """
     model: VideoModel = objective.model  # type: ignore[assignment]
     formats: Sequence[Clip] = getattr(objective, "teacher_formats", ())
+    span = span or Span(0, 0, run.train.epochs)
     plain = copy.deepcopy(model).to(fabric.device)  # validated and saved; never sharded, compiled or averaged in place
+    split_norms(plain, 1)
     batches: EpochBatches = loader.batch_sampler  # type: ignore[assignment]
     iterations, accumulate = len(batches), run.train.accumulate
+    steps = span.step + iterations * (span.end - span.epoch)
     schedule = Schedule(
-        run.optim, run.train.epochs, iterations, run.train.batch * fabric.world_size * accumulate, accumulate
+        run.optim,
+        run.train.epochs,
+        iterations,
+        run.train.batch * fabric.world_size * accumulate,
+        accumulate,
+        begin=(span.epoch, span.step),
     )
     if run.train.compile:
         model.compile()
@@ -86,7 +108,7 @@ def fit(
         if ema is not None:
             ema.load_state_dict(saved.pop("ema"))
         state = saved
-        log.info("resumed at step %d of %d", state["step"], iterations * run.train.epochs)
+        log.info("resumed at step %d of %d", state["step"], steps)
     unreadable: set[str] = set()
     rows = Log(folder, keep=lambda row: row["step"] <= state["step"]) if fabric.is_global_zero else None
 
@@ -113,14 +135,23 @@ def fit(
 
     def finish_epoch(epoch: int, speed: Metrics) -> None:
         check_loss()
+        if run.train.precise_norms:
+            batches.epoch, batches.start = epoch, 0
+            read = itertools.islice(iter(loader), min(run.train.precise_norms, iterations))
+            with fabric.autocast():
+                precise_statistics(
+                    model,
+                    (prepare(each, run, plain, fabric.device, epoch, fabric.global_rank)["clips"] for each in read),
+                )
+        aggregate_norms(model)
         weights = ema.module.state_dict() if ema is not None else _part(state_of(bare, inner)["model"], "model.")
-        plain.load_state_dict(weights)
+        plain.load_state_dict(whole_state(weights, plain.state_dict())[0])
         lr = schedule.rate(state["step"] - 1)
         row = {"epoch": epoch, "step": state["step"], "split": "train", "loss": state["loss"] / iterations, "lr": lr,
                "unreadable": len(unreadable), **speed}  # fmt: skip
-        metrics = validate(plain) if validate else {}
-        better = metrics.get("top1", math.inf) > state["best"] or not metrics
-        state.update(loss=0.0, stale=0 if better else state["stale"] + 1)
+        metrics = validate(plain) if validate and (validates(epoch) or epoch + 1 == run.train.epochs) else {}
+        better = metrics["top1"] > state["best"] if metrics else validate is None
+        state.update(loss=0.0, stale=0 if better else state["stale"] + bool(metrics))
         if better and metrics:
             state["best"] = metrics["top1"]
         if rows is not None:
@@ -135,13 +166,14 @@ def fit(
         checkpoint()
 
     with _explained_deaths(), _stop_signals(fabric.world_size) as stopped:
-        while state["step"] < iterations * run.train.epochs:
+        while state["step"] < steps:
             if run.train.patience and state["stale"] >= run.train.patience:
                 log.info("stopped early: top-1 has not risen for %d epochs", run.train.patience)
                 break
-            epoch = state["step"] // iterations
-            batches.epoch, batches.start = divmod(moment(), iterations)
-            speed = _Speed(run.train.batch * fabric.world_size)
+            epoch = span.epoch + (state["step"] - span.step) // iterations
+            repeated, batches.start = divmod(moment() - span.step, iterations)
+            batches.epoch = span.epoch + repeated
+            speed = _Speed(batches.batch * fabric.world_size)
             total = torch.tensor(state["loss"], device=fabric.device)
             for batch in speed.watch(iter(loader)):
                 step = state["step"]
@@ -154,7 +186,7 @@ def fit(
                 for group in inner.param_groups:
                     group["lr"] = schedule.rate(step) * group["scale"]
                 torch.manual_seed(sample_seed(run.seed, step, fabric.global_rank))
-                index = step % iterations
+                index = (step - span.step) % iterations
                 prepared = prepare(batch, run, plain, fabric.device, moment(), fabric.global_rank, formats)
                 last = index == iterations - 1
                 update = (index + 1) % accumulate == 0
@@ -170,7 +202,6 @@ def fit(
                 if speed.due() or due or stopped:
                     shown = {**{name: value.item() for name, value in terms.items()}, "lr": schedule.rate(step)}
                     detail = "  ".join(f"{name} {value:.4g}" for name, value in {**shown, **speed.summary()}.items())
-                    steps = iterations * run.train.epochs
                     report({"what": "training", "done": step + 1, "total": steps, "detail": detail})
                 state["loss"] = total
                 if (due or (stopped and update)) and not last:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import logging
 import os
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from lightning_fabric import Fabric
@@ -19,6 +20,7 @@ from lightning_fabric.strategies import ModelParallelStrategy
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
+from torch.utils.data import DataLoader
 
 from vidstill.config import ConfigError, Run, resolve
 from vidstill.data.annotations import Annotations, Sample, find_problems, read_annotations
@@ -30,14 +32,16 @@ from vidstill.evaluation.report import write_report
 from vidstill.evaluation.views import Evaluation, evaluate, write_predictions
 from vidstill.files import atomic
 from vidstill.models.registry import VideoModel, create_model
+from vidstill.models.subnorm import split_norms
 from vidstill.models.weights import load, load_weights
 from vidstill.objectives.cache import LogitCache
 from vidstill.objectives.distil import Distil
 from vidstill.objectives.recognise import Recognise
 from vidstill.objectives.teachers import Teacher, class_difference, load_teachers
 from vidstill.objectives.token_labels import TokenLabels, load_annotator
-from vidstill.training.checkpoint import Log, TrainingError, open_folder
-from vidstill.training.loop import Report, fit
+from vidstill.training.checkpoint import Log, TrainingError, open_folder, read_checkpoint
+from vidstill.training.loop import Report, Span, fit
+from vidstill.training.multigrid import NormPlan, eval_epochs, longest_interval, multigrid_run, norm_plan, short_cycle
 from vidstill.video.decode import VideoError, probe
 
 log = logging.getLogger(__name__)
@@ -74,8 +78,6 @@ def train(run: Run, report: Report = lambda event: None) -> Path:
         held_out = annotations.splits.get("test") or annotations.splits.get("val", [])
         objective = build_objective(run, model, annotations, len(batches), fabric)
         clips.others = [form for form in getattr(objective, "teacher_formats", ()) if not form.same_frames(run.clip)]
-        loader = train_loader(clips, batches, workers=workers, start=run.train.start, pin=fabric.device.type == "cuda")
-
         val = annotations.splits.get("val", [])
 
         def single_view(candidate: VideoModel) -> dict[str, float]:
@@ -88,9 +90,11 @@ def train(run: Run, report: Report = lambda event: None) -> Path:
         provenance = {"run": run.name, "seed": run.seed, "vidstill": version("vidstill"), "torch": torch.__version__}
         if isinstance(objective, Distil):
             provenance["teachers"] = _introduce(objective.teachers, held_out, run, fabric, workers, report)
-        fit(run, fabric, objective, loader, folder, validate=single_view if val else None,
-            provenance=provenance, report=report)  # fmt: skip
-        del loader  # its processes end before those of the test start
+        for phase in phases_of(run, fabric, clips, workers, done=(read_checkpoint(folder) or {"step": 0})["step"]):
+            split_norms(model, phase.splits)
+            fit(phase.run, fabric, objective, phase.loader, folder, span=phase.span, validates=phase.validates,
+                validate=single_view if val else None, provenance=provenance, report=report)  # fmt: skip
+            del phase  # its loader processes end before those of the next phase, or of the test, start
         fabric.barrier()
         if held_out:
             best = load(folder).to(fabric.device)
@@ -100,6 +104,44 @@ def train(run: Run, report: Report = lambda event: None) -> Path:
         if fabric.is_global_zero:
             write_report(folder)
     return folder
+
+
+class Phase(NamedTuple):
+    """A part of a run whose batches are alike: its only one, or one of multigrid training."""
+
+    run: Run  # with the whole schedule
+    loader: DataLoader[dict[str, Any]]
+    span: Span
+    splits: int  # of batch norms
+    validates: Callable[[int], bool]
+
+
+def phases_of(run: Run, fabric: Fabric, clips: TrainClips, workers: int, done: int = 0) -> Iterator[Phase]:
+    """The phases of a run that are not `done`, a number of steps. A resumed run has the same."""
+    whole, planned = multigrid_run(run)
+    every = run.train.validate_every
+    validated = eval_epochs(planned) if run.multigrid.long else set(range(every - 1, whole.train.epochs, every))
+    epoch = step = 0
+    for part in planned:
+        batch = run.train.batch * part.scale
+        cycle = short_cycle(batch, part.size, run.clip.size) if run.multigrid.short else None
+        batches = EpochBatches(len(clips), batch, run.seed, fabric.global_rank, fabric.world_size, cycle)
+        span = Span(epoch, step, part.end)
+        epoch, step = part.end, step + len(batches) * (part.end - epoch)
+        if done and done >= step:
+            continue
+        shaped = dataclasses.replace(
+            clips,
+            clip=run.clip.model_copy(update={"frames": part.frames, "size": part.size}),
+            longest_interval=longest_interval(run.clip.interval, part.frames, run.clip.frames),
+            full_size=run.clip.size,
+        )
+        loader = train_loader(shaped, batches, workers=workers, start=run.train.start, pin=fabric.device.type == "cuda")
+        plan = norm_plan(batch, run.multigrid.norm_batch) if run.multigrid.long else NormPlan(1, 1)
+        if len(planned) > 1:
+            log.info("epochs %d to %d: %d frames of %d², %d clips a process, batch norm of %d parts",
+                     span.epoch + 1, span.end, part.frames, part.size, batch, plan.splits)  # fmt: skip
+        yield Phase(whole, loader, span, plan.splits, validated.__contains__)
 
 
 def test(
