@@ -149,7 +149,7 @@ def test_all_registered_models_where_nothing_is_given(tmp_path: Path) -> None:
 def test_models_join_the_runs_only_when_asked_for(tmp_path: Path, measured: list[Any]) -> None:
     run = a_run(tmp_path / "run")
     assert len(bench([run], out=tmp_path / "out")[0]) == 1
-    rows, _ = bench([run], "*_small", out=tmp_path / "out", frames=16, threads=1, bf16=True)
+    rows, _ = bench([run], "*focalnet_small", out=tmp_path / "out", frames=16, threads=1, bf16=True)
     assert [row.name for row in rows] == ["run", "video_focalnet_small"]
     source, threads, options = measured[-2]
     assert (source, threads, options["frames"], options["size"], options["bf16"]) == (run, 1, 16, None, True)
@@ -158,7 +158,7 @@ def test_models_join_the_runs_only_when_asked_for(tmp_path: Path, measured: list
 
 @pytest.mark.parametrize(("arguments", "message"), [
     (["nowhere"], "nowhere is not a saved model: give a run folder"),
-    (["--models", "*resnet*"], "no model matches '*resnet*'; known: vfl_net"),
+    (["--models", "*resnet*"], "no model matches '*resnet*'; known: "),
     (["--device", "cuda:99"], "this machine has"),
     (["--device", "abacus"], "take cpu, cuda or cuda:N"),
     (["--repeats", "0"], "repeats 0: give 1 or more"),

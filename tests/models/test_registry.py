@@ -10,7 +10,7 @@ def test_names_and_wildcards() -> None:
 
 
 @pytest.mark.parametrize(("name", "options", "message"), [
-    ("video_focalnet_tinny", {}, r"'video_focalnet_tinny' \(did you mean video_focalnet_tiny\?\); known: dualformer_"),
+    ("video_focalnet_tinny", {}, r"'video_focalnet_tinny' \(did you mean video_focalnet_tiny\?\); known: c2d_"),
     ("vfl_net", {"embed_dim": 3}, "no option 'embed_dim'; allowed: width, depths"),
     ("vfl_net", {"focal_window": 3}, r"focal_window.*did you mean focal_windows\?"),
 ])  # fmt: skip

@@ -231,9 +231,13 @@ def _paste(frame: np.ndarray, shape: np.ndarray, state: np.ndarray) -> None:
 
 def _wrapped(start: int, length: int, size: int) -> list[tuple[slice, slice]]:
     """Where [start, start + length) lies on a circle of `size`, and which part of it lies there."""
-    start %= size
-    first = min(length, size - start)
-    return [(slice(start, start + first), slice(first)), (slice(length - first), slice(first, length))]
+    pieces, done = [], 0
+    while done < length:
+        at = (start + done) % size
+        piece = min(length - done, size - at)
+        pieces.append((slice(at, at + piece), slice(done, done + piece)))
+        done += piece
+    return pieces
 
 
 def _draw_ground(rng: np.random.Generator, size: int) -> np.ndarray:
