@@ -134,8 +134,8 @@ def _nothing_found(data: Data) -> str:
         hint = f"it holds {', '.join(names[:5]) + (' …' if names[5:] else '') or 'nothing'}"
     return (
         f"{top}: cannot tell how its videos are labelled. Looked for train.csv and val.csv, trainlist01.txt (UCF101), "
-        "<class>_test_split1.txt (HMDB51), vallist.txt (Jester), a Kinetics csv, train/<class>/<video> and <class>/<video>; "
-        + hint
+        "<class>_test_split1.txt (HMDB51), vallist.txt (Jester), a Kinetics csv, train/<class>/<video> and "
+        "<class>/<video>; " + hint
     )
 
 
