@@ -29,7 +29,7 @@ class Data(Section):
     """Where the labelled videos are and how they are divided."""
 
     root: Path = Field(Path(), description="folder that the paths of the annotations are relative to")
-    format: Literal["auto", "folders", "csv", "ucf101", "hmdb51", "kinetics", "synthetic"] = "auto"
+    format: Literal["auto", "folders", "csv", "ucf101", "hmdb51", "jester", "kinetics", "synthetic"] = "auto"
     train: Path | None = Field(None, description="csv of the training videos")
     val: Path | None = Field(None, description="csv of the validation videos")
     test: Path | None = Field(None, description="csv of the test videos; the validation videos when absent")

@@ -181,3 +181,38 @@ def test_real_kinetics_validation_list(shared_data: Path) -> None:
         ("WUzgd7C1pWA.mp4", "using segway")
     ]
     assert "19905 of 19906" in str(annotations.notes)
+
+
+def test_official_jester(shared_data: Path, tmp_path: Path) -> None:
+    lists = shared_data / "labels/jester"
+    touch(tmp_path, ["34870/34870.mp4", "9223/9223.mp4"])
+    annotations = read_annotations(Data(format="jester", root=tmp_path, splits=lists))
+    assert [len(annotations.splits[split]) for split in ("train", "val")] == [118562, 14787]
+    assert annotations.classes == class_names(lists / "classInd.txt") and len(annotations.classes) == 27
+    first = annotations.splits["train"][0]
+    assert (first.path, annotations.classes[first.label]) == (tmp_path / "34870/34870.mp4", "Drumming_Fingers")
+    assert {sample.label for sample in annotations.splits["val"]} == set(range(27))
+    assert "count from 1" in annotations.notes[0]
+
+
+def test_jester_counted_from_0_or_wrong(tmp_path: Path) -> None:
+    touch(tmp_path, ["1/1.webm", "2/2.webm"])
+    (tmp_path / "classInd.txt").write_text("1 a\n2 b\n")
+    (tmp_path / "vallist.txt").write_text("2 1\n")
+    (tmp_path / "trainlist.txt").write_text("1 0\n")
+    annotations = read_annotations(Data(root=tmp_path))  # found by its lists
+    assert annotations.splits["val"][0].label == 1 and not annotations.notes
+    (tmp_path / "trainlist.txt").write_text("1 3\n")
+    with pytest.raises(ValueError, match="class ids go from 1 to 3, the 2 classes from 0"):
+        read_annotations(Data(root=tmp_path))
+    (tmp_path / "trainlist.txt").write_text("1\n")
+    with pytest.raises(ValueError, match="line 1: '1' is no video and class id"):
+        read_annotations(Data(root=tmp_path))
+
+
+def test_private_kinetics_lists(tmp_path: Path) -> None:
+    touch(tmp_path, ["a b/x.mp4", "y.mp4"])
+    for split, name in (("train", "a b/x.mp4 0"), ("val", "y.mp4 1")):
+        (tmp_path / f"kinetics_p3d_{split}_byvideo_128.lst").write_text(f"{name}\n")
+    annotations = read_annotations(Data(root=tmp_path))
+    assert {split: samples[0].label for split, samples in annotations.splits.items()} == {"train": 0, "val": 1}

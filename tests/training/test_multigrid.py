@@ -124,3 +124,11 @@ def test_split_norms_read_any_state() -> None:
     back = Norm(3)
     back.load_state_dict(other.state_dict())
     assert all(torch.equal(back.state_dict()[key], value) for key, value in norm.state_dict().items())
+
+
+def test_epochs_that_end_before_the_last_milestone(caplog: pytest.LogCaptureFixture) -> None:
+    """As the released GhostNet: the plan goes back, and what lies beyond its end is not trained."""
+    run, phases = multigrid_run(resolve("k400_slowfast_ghostnet"))
+    assert "beyond train.epochs 100" in caplog.text
+    assert run.train.epochs == phases[-1].end < phases[-2].end
+    assert max(eval_epochs(phases)) == run.train.epochs - 1

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vidstill.config import Data
 from vidstill.data.lists import read_rows
-from vidstill.data.official import find_official, is_kinetics, read_hmdb51, read_kinetics, read_ucf101
+from vidstill.data.official import find_official, is_kinetics, read_hmdb51, read_jester, read_kinetics, read_ucf101
 from vidstill.data.rows import (
     SPLITS,
     UNDIVIDED,
@@ -35,7 +35,7 @@ def _detect(data: Data) -> str:
     lists = _lists(data)
     if lists:
         return "kinetics" if all(map(is_kinetics, lists.values())) else "csv"
-    for name in ("ucf101", "hmdb51"):
+    for name in ("ucf101", "hmdb51", "jester"):
         if find_official(name, _split_file_folders(data)):
             return name
     if _kinetics_tables(data):
@@ -98,7 +98,8 @@ def _base(data: Data) -> Path:
 
 
 def _lists(data: Data) -> dict[str, Path]:
-    """Split → list file: those of the settings, else `root` itself, else train.csv, val.csv and test.csv in it."""
+    """Split → list file: those of the settings, else `root` itself, else train.csv, val.csv and test.csv in it, else
+    those of the SlowFast fork's Kinetics."""
     given = {"train": data.train, "val": data.val, "test": data.test}
     lists = {split: path if path.is_file() else data.root / path for split, path in given.items() if path is not None}
     for split, path in lists.items():
@@ -108,7 +109,9 @@ def _lists(data: Data) -> dict[str, Path]:
         return lists
     if data.root.is_file():
         return {UNDIVIDED: data.root}
-    return {SPLITS[path.stem]: path for path in sorted(data.root.glob("*.csv")) if path.stem in SPLITS}
+    found = {SPLITS[path.stem]: path for path in sorted(data.root.glob("*.csv")) if path.stem in SPLITS}
+    private = {split: data.root / f"kinetics_p3d_{split}_byvideo_128.lst" for split in ("train", "val")}
+    return found or {split: path for split, path in private.items() if path.is_file()}
 
 
 def _split_file_folders(data: Data) -> list[Path]:
@@ -131,7 +134,8 @@ def _nothing_found(data: Data) -> str:
         hint = f"it holds {', '.join(names[:5]) + (' …' if names[5:] else '') or 'nothing'}"
     return (
         f"{top}: cannot tell how its videos are labelled. Looked for train.csv and val.csv, trainlist01.txt (UCF101), "
-        "<class>_test_split1.txt (HMDB51), a Kinetics csv, train/<class>/<video> and <class>/<video>; " + hint
+        "<class>_test_split1.txt (HMDB51), vallist.txt (Jester), a Kinetics csv, train/<class>/<video> and "
+        "<class>/<video>; " + hint
     )
 
 
@@ -141,5 +145,6 @@ _READERS: dict[str, Callable[[Data], Listing]] = {
     "csv": _read_lists,
     "ucf101": _read_official("ucf101", read_ucf101, "trainlist01.txt"),
     "hmdb51": _read_official("hmdb51", read_hmdb51, "<class>_test_split1.txt"),
+    "jester": _read_official("jester", read_jester, "trainlist.txt and vallist.txt"),
     "kinetics": _read_kinetics,
 }

@@ -10,7 +10,7 @@ from pathlib import Path
 from vidstill.data.rows import SPLITS, Listing, Row, walk
 from vidstill.labels import class_names, read_text, spelling
 
-OFFICIAL = {"ucf101": "trainlist0?.txt", "hmdb51": "*_test_split?.txt"}
+OFFICIAL = {"ucf101": "trainlist0?.txt", "hmdb51": "*_test_split?.txt", "jester": "vallist.txt"}
 
 
 def find_official(name: str, folders: Iterable[Path]) -> Path | None:
@@ -61,6 +61,43 @@ def read_hmdb51(root: Path, folder: Path, fold: int) -> Listing:
             elif use not in ("", "0"):
                 raise ValueError(f"{source} line {line}: {text.strip()!r} does not end in 0, 1 or 2")
     return Listing(rows, sorted(source.name.removesuffix(ending) for source in sources))
+
+
+def read_jester(root: Path, folder: Path, fold: int) -> Listing:
+    """`trainlist.txt` and `vallist.txt` (`34870 2`) with `classInd.txt`; video 34870 is any `34870.*` in `root`.
+
+    Without a class file the 27 names are in alphabetical order. Ids are taken as counted from 1 where the least is 1
+    and the greatest is the number of classes; a note says so.
+    """
+    index = folder / "classInd.txt"
+    classes = class_names(index) if index.is_file() else sorted(class_names("jester"))
+    files = {path.stem: path for path in walk(root)}
+    listed: dict[str, list[tuple[Path, int, str, int]]] = {}
+    for split in ("train", "val"):
+        source = folder / f"{split}list.txt"
+        if not source.is_file():
+            raise ValueError(f"no {source}: Jester's lists are trainlist.txt and vallist.txt")
+        listed[split] = []
+        for line, text in enumerate(read_text(source).splitlines(), 1):
+            name, _, number = text.strip().partition(" ")
+            if name and not number.isdecimal():
+                raise ValueError(f"{source} line {line}: {text.strip()!r} is no video and class id")
+            if name:
+                listed[split].append((source, line, name, int(number)))
+    ids = [number for found in listed.values() for *_, number in found]
+    least, most = min(ids, default=0), max(ids, default=0)
+    first = 1 if (least, most) == (1, len(classes)) else 0
+    if most - first >= len(classes):
+        raise ValueError(f"{folder}: class ids go from {least} to {most}, the {len(classes)} classes from {first}")
+    rows = {
+        split: [
+            Row(files.get(name, root / name / f"{name}.mp4"), name, classes[number - first], source, line)
+            for source, line, name, number in found
+        ]
+        for split, found in listed.items()
+    }
+    notes = [f"class ids count from 1 in {folder}: 1 is {classes[0]}"] if first else []
+    return Listing(rows, classes, notes=notes)
 
 
 def is_kinetics(path: Path) -> bool:

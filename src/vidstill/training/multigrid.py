@@ -8,11 +8,14 @@ batch; batch norm keeps the statistics of `norm_batch` clips (see `models.subnor
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from vidstill.config import Run
+
+log = logging.getLogger(__name__)
 
 LONG = ((1 / 4, math.sqrt(1 / 2)), (1 / 2, math.sqrt(1 / 2)), (1 / 2, 1.0), (1.0, 1.0))  # share of frames, of the side
 SHORT = (1 / 2, math.sqrt(1 / 2))  # share of the side
@@ -90,11 +93,11 @@ def longest_interval(interval: int, frames: int, full: int) -> int:
 
 def eval_epochs(phases: Sequence[Phase], times: int = 3) -> set[int]:
     """After which epochs, from 0, to validate: about `times` a phase, always after its last."""
-    due, begin = {phases[-1].end - 1}, 0
+    due, begin, last = {phases[-1].end - 1}, 0, phases[-1].end
     for phase in phases:
         period = max((phase.end - begin) // times + 1, 1)
-        due |= set(range(phase.end - 1, begin - 1, -period))
-        begin = phase.end
+        due |= {epoch for epoch in range(phase.end - 1, begin - 1, -period) if epoch < last}
+        begin = max(begin, phase.end)
     return due
 
 
@@ -114,6 +117,11 @@ def multigrid_run(run: Run) -> tuple[Run, list[Phase]]:
             optim.milestones, run.train.epochs, clip.frames, clip.size, short=grid.short, factor=grid.epoch_factor
         )
         whole.train.epochs = phases[-1].end
+        if optim.milestones[-1] > run.train.epochs:
+            log.warning(
+                "optim.milestones go on to %g, beyond train.epochs %d: the last phases of multigrid are cut off",
+                optim.milestones[-1], run.train.epochs,
+            )  # fmt: skip
         whole.optim.milestones, whole.optim.factors = long_rates(phases, optim.decay_rate)
         return whole, phases
     whole.train.epochs = int(run.train.epochs * grid.epoch_factor)

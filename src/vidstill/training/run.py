@@ -123,11 +123,14 @@ def phases_of(run: Run, fabric: Fabric, clips: TrainClips, workers: int, done: i
     validated = eval_epochs(planned) if run.multigrid.long else set(range(every - 1, whole.train.epochs, every))
     epoch = step = 0
     for part in planned:
+        end = min(part.end, whole.train.epochs)  # some releases plan more than they train
+        if end <= epoch:
+            continue
         batch = run.train.batch * part.scale
         cycle = short_cycle(batch, part.size, run.clip.size) if run.multigrid.short else None
         batches = EpochBatches(len(clips), batch, run.seed, fabric.global_rank, fabric.world_size, cycle)
-        span = Span(epoch, step, part.end)
-        epoch, step = part.end, step + len(batches) * (part.end - epoch)
+        span = Span(epoch, step, end)
+        epoch, step = end, step + len(batches) * (end - epoch)
         if done and done >= step:
             continue
         shaped = dataclasses.replace(
