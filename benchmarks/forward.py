@@ -1,11 +1,12 @@
 """Forward and training passes of the networks against a literal transcription of their formulas.
 
-    python benchmarks/forward.py [--rounds 7] [--models vfl_net video_focalnet_tiny] [--skip-training]
+    python benchmarks/forward.py [--rounds 7] [--models vfl_net slowfast_ghostnet …] [--skip-training] [--memory]
 
-One clip of 8×224² (DualFormer: 32×224²), one thread. Every variant lives alone in its own process; the processes take
-turns, one pass each per round, and CPU time is counted, so that other work on the machine disturbs all of them alike.
-Figures are medians over the rounds. Prints a Markdown table with the goals of fp32 (M1), bf16 (M2) and the share of the
-machine's own matrix-product rate (M4).
+One clip as in the catalogue (SlowFast on ResNets: 16×112²), one thread. Every variant lives alone in its own process;
+the processes take turns, one pass each per round, and CPU time is counted, so that other work on the machine disturbs
+all of them alike. Figures are medians over the rounds. Prints a Markdown table with the goals of fp32 (M1), bf16 (M2)
+and the share of the machine's own matrix-product rate (M4). `--memory` instead compares what the attention of
+SlowFast's fusion needs with an N×N matrix (M6).
 """
 
 from __future__ import annotations
@@ -22,17 +23,32 @@ from typing import Any
 
 import literal_dualformer
 import torch
+from literal import write_out
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vidstill.evaluation.cost import processor
+from vidstill.models.catalogue import CATALOGUE
 from vidstill.models.dualformer import DualFormer
 from vidstill.models.focal import VideoFocalNet
 from vidstill.models.layers import can_pack
 from vidstill.models.registry import create_model
 
 # 400 classes, by torch.utils.flop_counter
-GFLOP = {"vfl_net": 54.28, "video_focalnet_tiny": 126.00, "dualformer_tiny": 119.72}
+GFLOP = {
+    "vfl_net": 54.28,
+    "video_focalnet_tiny": 126.00,
+    "dualformer_tiny": 119.72,
+    "slowfast_r50": 12.59,
+    "slowfast_dual_r50": 14.77,
+    "slowfast_shufflenet": 0.74,
+    "slowfast_shufflenetv2": 0.63,
+    "slowfast_mobilenetv2": 1.09,
+    "slowfast_ghostnet": 1.90,
+    "shufflenetv2_3d": 0.37,
+}
+CLIPS = {"focal": (1, 8, 224, 224, 3), "dualformer": (1, 32, 224, 224, 3)}
+LIGHT = (1, 16, 112, 112, 3)
 MATRIX = 2048
 # glibc keeps what it frees: the same setting as optimise_for_inference makes, given to the transcription.
 KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(512 << 20), "MALLOC_MMAP_THRESHOLD_": str(32 << 20)}
@@ -138,14 +154,22 @@ class Transcription(nn.Module):
 def prepare(name: str, variant: str) -> tuple[nn.Module, Tensor]:
     """The variant's network and its clip, the same weights and pixels for all of them."""
     torch.manual_seed(0)
-    model = create_model(name, drop_path_rate=0.0).eval()
-    # (B,T,H,W,3), as a loader hands it over
-    frames = torch.randn(1, 32 if isinstance(model, DualFormer) else 8, 224, 224, 3)
+    family = CATALOGUE[name].module
+    model = create_model(name, **({"drop_path_rate": 0.0} if family in CLIPS else {})).eval()
+    frames = torch.randn(CLIPS.get(family, LIGHT))  # (B,T,H,W,3), as a loader gives it
     clips = frames.permute(0, 4, 1, 2, 3)
     if variant.startswith("transcription") and isinstance(model, DualFormer):
         literal = literal_dualformer.Transcription((64, 128, 256, 512), (2, 4, 8, 16), (2, 2, 10, 4), model.num_classes)
         literal.load_state_dict(model.state_dict())
         return literal.eval(), clips.contiguous()
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm3d) and family not in CLIPS]
+    for module in norms:  # not those of a fresh network, where much is 0
+        nn.init.normal_(module.running_mean, std=0.1)  # type: ignore[arg-type]
+        nn.init.uniform_(module.running_var, 0.5, 1.5)  # type: ignore[arg-type]
+        nn.init.uniform_(module.weight, 0.5, 1.5)
+    if variant.startswith("transcription") and family not in CLIPS:
+        write_out()
+        return model, clips.contiguous()
     if variant.startswith("transcription"):
         assert isinstance(model, VideoFocalNet)
         reference = Transcription(model.patch_embed.norm.normalized_shape[0], model.depths, model.num_classes)
@@ -285,15 +309,40 @@ def compare(name: str, rounds: int, training: bool, rates: dict[str, float], fol
     return rows
 
 
+def memory(places: int = 4 * 56 * 56, channels: int = 4) -> None:
+    """Peak memory of one attention over the places of GhostNet's first fusion at 16×112², each in its own process."""
+    matrix = places**2 * 4 / 1e6
+    print(f"{places} places, {channels} channels; one N×N matrix: {matrix:.0f} MB")
+    for variant in ("transcription", "plain"):
+        script = (
+            "import resource, sys, torch; sys.path.insert(0, sys.argv[1]); import literal\n"
+            "from vidstill.models.pathways import PositionAttention\n"
+            f"layer, x = PositionAttention({channels}), torch.randn(1, {channels}, 4, 56, {places // 224})\n"
+            f"{'literal.write_out()' if variant == 'transcription' else ''}\n"
+            "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3\n"
+            "with torch.inference_mode():\n"
+            "    layer(x[:, :, :1, :8]); before = peak(); layer(x); print(peak() - before)"
+        )
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-c", script, str(Path(__file__).parent)]
+        grown = float(subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout)
+        print(f"{variant}: {grown:.1f} MB, {grown / matrix:.4f} of the matrix")
+    print("Goal: M6 ≤ 1/20.")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--models", nargs="+", default=list(GFLOP), choices=list(GFLOP))
+    parser.add_argument("--models", nargs="+", default=["vfl_net", "video_focalnet_tiny"], choices=list(GFLOP))
     parser.add_argument("--skip-training", action="store_true")
+    parser.add_argument("--memory", action="store_true", help="of the attention in SlowFast's fusion, nothing else")
     parser.add_argument("--worker", nargs=3, metavar=("NAME", "VARIANT", "LOGITS"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
         work(*options.worker)
+        return
+    if options.memory:
+        memory()
         return
     bf16 = can_pack(torch.bfloat16)
     with tempfile.TemporaryDirectory() as name:

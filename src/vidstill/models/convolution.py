@@ -64,14 +64,17 @@ class Conv3d(Packs, nn.Conv3d):
 def conv_norm(
     x: Tensor, conv: Conv3d, norm: nn.Module | None = None, act: str = "none", plus: Tensor | None = None
 ) -> Tensor:
-    """x (B,C,T,H,W) → act(norm(conv(x)) + plus); act: none, relu or relu6. A norm in eval mode is folded."""
+    """x (B,C,T,H,W) → act(norm(conv(x)) + plus); act: none, relu or relu6.
+
+    A norm in eval mode is folded where there are fewer weights than places for them.
+    """
     if conv.packs is not None and conv.packed is None:
         _pack(conv, norm, x)
     see, back, axes = conv.geometry()
     geometry = conv.padding[axes], conv.stride[axes], conv.dilation[axes], conv.groups
     if conv.packed is not None:
         return back(_packed(see(x), conv.packed, geometry, act, None if plus is None else see(plus)), x)
-    folds = isinstance(norm, nn.BatchNorm3d) and not norm.training
+    folds = isinstance(norm, nn.BatchNorm3d) and not norm.training and conv.weight.numel() <= x.numel()
     weight, bias = fold(conv, norm) if folds else (conv.weight, conv.bias)
     y = back(_convolve(see(x), _flat(weight, axes), bias, geometry), x)
     y = y if norm is None or folds else norm(y)
