@@ -7,6 +7,7 @@ PyTorch gives them to its fast libraries where a Conv3d of batch 1 falls to im2c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -107,7 +108,11 @@ def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry
 
 def _alone() -> bool:
     """Nobody follows the call: neither gradients nor compiler nor autocast."""
-    return not (torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"))
+    return not (torch.is_grad_enabled() or _traced())
+
+
+def _traced() -> bool:
+    return torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu")
 
 
 def _packed(x: Tensor, kernel: Kernel, geometry: Geometry, act: str, plus: Tensor | None) -> Tensor:
@@ -119,6 +124,59 @@ def _packed(x: Tensor, kernel: Kernel, geometry: Geometry, act: str, plus: Tenso
         )
     fused, bounds = ("hardtanh", [0.0, 6.0]) if act == "relu6" else (act, [])
     return torch.ops.mkldnn._convolution_pointwise(x, *kernel, *arguments, fused, bounds, "")
+
+
+class BatchNorm3d(nn.BatchNorm3d):
+    """`nn.BatchNorm3d`, whose statistics of a training batch are exact on CPUs too.
+
+    There PyTorch adds all places of a channels-last clip up one after the other in float32: for 800,000 places, a batch
+    of 8 × 32 × 56², the result is off by 1e-3 of a standard deviation. Here 64 partial sums are; as fast, off by 3e-6.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        places = x.numel() // x.shape[1]
+        if not self.training or x.device.type != "cpu" or x.dtype != torch.float32 or places < 2 or _traced():
+            return super().forward(x)
+        mean, variance = self._statistics(x, places)
+        result: Tensor = _Normalise.apply(x, self.weight, self.bias, mean, variance, self.eps)
+        return result
+
+    @torch.no_grad()
+    def _statistics(self, x: Tensor, places: int) -> tuple[Tensor, Tensor]:
+        """Mean and variance of this batch, (C) each; the running ones follow."""
+        parts = math.gcd(places, PARTS)
+        rows = tokens_of(x).reshape(-1, parts * x.shape[1])
+        means, variances = torch.ops.aten.batch_norm_update_stats(rows, None, None, 0.0)
+        means, variances = means.view(parts, -1), variances.view(parts, -1)
+        mean, variance = means.mean(0), variances.mean(0) + means.var(0, correction=0)
+        assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
+        self.num_batches_tracked += 1
+        share = 1 / self.num_batches_tracked.item() if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean, share)
+        self.running_var.lerp_(variance * (places / (places - 1)), share)
+        return mean, variance
+
+
+PARTS = 64
+
+
+class _Normalise(torch.autograd.Function):
+    """Batch norm by these statistics, which are those of x."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, variance: Tensor, eps: float
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight, mean, (variance + eps).rsqrt())
+        ctx.eps = eps
+        return F.batch_norm(x, mean, variance, weight, bias, False, 0.0, eps)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, mean, inverse = ctx.saved_tensors
+        wanted = list(ctx.needs_input_grad[:3])
+        back = torch.ops.aten.native_batch_norm_backward
+        return *back(gradient, x, weight, None, None, mean, inverse, True, ctx.eps, wanted), None, None, None
 
 
 def activate(x: Tensor, act: str) -> Tensor:

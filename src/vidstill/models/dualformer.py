@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vidstill.config import Clip
+from vidstill.models.convolution import BatchNorm3d
 from vidstill.models.layers import EPS, MLP, DropPath, Layer, Packs, dense, pack_dense, recompute
 from vidstill.models.packed import PackedModel
 from vidstill.models.registry import check_options, register_model
@@ -104,7 +105,7 @@ class GlobalAttention(Attention):
             first = (1, NEAREST_COARSE, NEAREST_COARSE)
             self.lr = nn.Sequential(
                 nn.Conv3d(width, width, first, first, groups=width),
-                nn.BatchNorm3d(width),
+                BatchNorm3d(width),
                 nn.ReLU(),
                 nn.Conv3d(width, width, coarse, coarse, groups=width),
             )

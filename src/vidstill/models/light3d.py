@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vidstill.config import Clip
-from vidstill.models.convolution import Chain, Conv3d, MaxPool, activate, avg_pool, conv_norm
+from vidstill.models.convolution import BatchNorm3d, Chain, Conv3d, MaxPool, activate, avg_pool, conv_norm
 from vidstill.models.pathways import CMDA, Activation, Features, Layers, PathwayNet, Stage, assemble
 from vidstill.models.registry import check_options, register_model
 from vidstill.models.slowfast import kinetics_clip
@@ -67,7 +67,7 @@ GHOSTNET = (  # stages of rows: kernel, expanded channels, channels, squeeze-and
 
 def norm(width: int) -> nn.BatchNorm3d:
     """Not a `convolution.Norm`: multigrid leaves the norms of units whole, as released."""
-    return nn.BatchNorm3d(width)
+    return BatchNorm3d(width)
 
 
 def stem(channels: int, width: int, act: type[nn.Module] = nn.ReLU, *more: nn.Module) -> Chain:

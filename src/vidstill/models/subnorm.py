@@ -8,10 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vidstill.models.convolution import BatchNorm3d
+
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
-class Norm(nn.BatchNorm3d):
+class Norm(BatchNorm3d):
     """Batch norm that multigrid training may split; other batch norms stay whole, as in the releases."""
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
