@@ -1,4 +1,4 @@
-"""last.pt: everything that an interrupted run needs to go on exactly, written atomically."""
+"""The checkpoint of a run: everything that an interrupted run needs to go on exactly, written atomically."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_
 from vidstill.config import Run
 from vidstill.files import atomic
 
+CHECKPOINT = "last.pt"
 # Settings that change how fast a run goes, not what it computes: they may differ when it is resumed.
 FREE = ("train.workers", "train.start", "train.save_every", "out")
 
@@ -30,7 +31,7 @@ class TrainingError(ValueError):
 def open_folder(run: Run) -> Iterator[Path]:
     """The run's folder, made or taken up again, and held against a second process.
 
-    Raises TrainingError where another process trains in it or where it holds a run with other settings.
+    Raises TrainingError where another process trains in it or where a run with other settings has begun to train.
     """
     folder = run.folder
     try:
@@ -44,7 +45,7 @@ def open_folder(run: Run) -> Iterator[Path]:
         except OSError:
             raise TrainingError(f"another process trains in {folder}: wait for it or choose another --name") from None
         config = folder / "config.yaml"
-        if config.exists():
+        if config.exists() and has_checkpoint(folder):
             _refuse_other_settings(run, yaml.safe_load(config.read_text(encoding="utf-8")), folder)
         with atomic(config) as file:
             file.write(run.to_yaml().encode())
@@ -90,15 +91,19 @@ def restore(model: nn.Module, optimiser: torch.optim.Optimizer, state: dict[str,
 
 
 def write_checkpoint(folder: Path, state: dict[str, Any]) -> None:
-    with atomic(folder / "last.pt") as file:
+    with atomic(folder / CHECKPOINT) as file:
         torch.save(state, file)
+
+
+def has_checkpoint(folder: Path) -> bool:
+    return (folder / CHECKPOINT).exists()
 
 
 def read_checkpoint(folder: Path) -> dict[str, Any] | None:
     """The state that `write_checkpoint` left, or None in a fresh folder."""
-    path = folder / "last.pt"
-    if not path.exists():
+    if not has_checkpoint(folder):
         return None
+    path = folder / CHECKPOINT
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:

@@ -39,7 +39,7 @@ from vidstill.objectives.distil import Distil
 from vidstill.objectives.recognise import Recognise
 from vidstill.objectives.teachers import Teacher, class_difference, load_teachers
 from vidstill.objectives.token_labels import TokenLabels, load_annotator
-from vidstill.training.checkpoint import Log, TrainingError, open_folder, read_checkpoint
+from vidstill.training.checkpoint import Log, TrainingError, has_checkpoint, open_folder, read_checkpoint
 from vidstill.training.loop import Report, Span, fit
 from vidstill.training.multigrid import NormPlan, eval_epochs, longest_interval, multigrid_run, norm_plan, short_cycle
 from vidstill.video.decode import VideoError, probe
@@ -197,7 +197,7 @@ def _introduce(
 ) -> list[dict[str, Any]]:
     """Who teaches, with the top-1 on the student's own test videos; kept in teachers.json for a resumed run."""
     known = run.folder / "teachers.json"
-    if known.exists():
+    if known.exists() and has_checkpoint(run.folder):
         introduced: list[dict[str, Any]] = json.loads(known.read_text(encoding="utf-8"))
         if [row["sha256"] for row in introduced] != [teacher.sha256 for teacher in teachers]:
             raise TrainingError(f"{run.folder} was begun with another teacher: choose another --name or delete it")
