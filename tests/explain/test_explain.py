@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.nn import functional as F
+from torchcam.methods import GradCAM
 
 from vidstill.config import Clip
 from vidstill.explain import modulators, token_labels
@@ -23,12 +25,12 @@ DUAL: dict[str, Any] = {
 FAMILIES = [("dualformer_tiny", DUAL), ("vfl_net", {"width": 8, "init_std": 0.2})]
 
 
-def small(name: str, options: dict[str, Any]) -> VideoModel:
+def small(name: str, options: dict[str, Any], std: float = 0.3) -> VideoModel:
     torch.manual_seed(0)
     model = create_model(name, 5, **options).eval()
     for parameter in model.parameters():
         if parameter.ndim > 1:
-            torch.nn.init.normal_(parameter, std=0.3)
+            torch.nn.init.normal_(parameter, std=std)
     model.classes = ["run", "jump", "wave", "sit", "turn"]
     model.input = Clip(frames=8, interval=1, size=64, sampling="spread" if name.startswith("dual") else "sparse")
     return model
@@ -65,6 +67,33 @@ def test_weights_are_the_slopes_of_the_probability(name: str, options: dict[str,
 
     slope = (score(1e-4) - score(-1e-4)) / 2e-4
     assert cam.weights[0][0, channel, step].item() == pytest.approx(slope / (h * w), rel=1e-2, abs=1e-7)
+
+
+SLOWFAST: dict[str, Any] = {"width": 8, "beta": 4, "depths": (1, 1, 1, 1)}
+LAYERS = [
+    *((*family, "") for family in FAMILIES),
+    ("shufflenetv2_3d", {"width": 0.25}, "features"),
+    ("slowfast_r50", SLOWFAST, "s4/pathway0_res0"),
+    ("slowfast_dual_r50", SLOWFAST, "s5/pathway1_res0"),
+]
+
+
+@pytest.mark.parametrize(("name", "options", "layer"), LAYERS)
+def test_torchcam_has_the_same_maps(name: str, options: dict[str, Any], layer: str) -> None:
+    """It takes one weight for all steps of a channel, their mean."""
+    model = small(name, options, std=0.1 if layer else 0.3)
+    layer = layer or model.cam_layer
+    x = F.interpolate(clips(1), (16, 64, 64)) if name.endswith("3d") else clips(1)
+    swap = (lambda y: y.movedim(-1, 1)) if model.channel_axis == -1 else None
+    expected, ours = [], []
+    for target in range(5):
+        with GradCAM(model, find_layer(model, layer), reshape_transform=swap) as reference:
+            expected.append(reference(target, model(x).softmax(-1), normalized=False)[0])
+        found = grad_cam(model, x, layer, target=target)
+        ours.append(torch.einsum("vc,vcdhw->vdhw", found.weights[0].mean(2), found.activations[0]).relu())
+    largest = max(float(each.max()) for each in expected)
+    assert largest > 1e-6
+    torch.testing.assert_close(torch.stack(ours), torch.stack(expected), rtol=0, atol=1e-4 * largest)
 
 
 @pytest.mark.parametrize(("name", "options"), FAMILIES)
