@@ -137,8 +137,9 @@ def predict(
         video: write the annotated video (.mp4 or .gif) of a single source here
         seconds: stop after so much of each source; a camera needs it, or Ctrl-C
     """
+    from vidstill.inference.live import is_live
     from vidstill.inference.overlay import annotate, record
-    from vidstill.inference.predictor import Predictor, is_live
+    from vidstill.inference.predictor import Predictor
     from vidstill.inference.predictor import predict as label
 
     if video is not None and len(sources) > 1:

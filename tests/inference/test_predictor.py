@@ -9,6 +9,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
+from conftest import Plug
 
 import vidstill
 from vidstill.config import Clip, Data
@@ -158,16 +159,16 @@ def camera(seconds: float, stop: type[BaseException] | None = None) -> Iterator[
 
 @pytest.mark.parametrize("stop", [None, KeyboardInterrupt])
 def test_a_camera_is_labelled_until_it_is_stopped(
-    model: VideoModel, monkeypatch: pytest.MonkeyPatch, stop: type[BaseException] | None
+    model: VideoModel, plug: Plug, stop: type[BaseException] | None
 ) -> None:
-    monkeypatch.setattr(module, "iter_frames", lambda source, short_side: camera(3, stop))
+    plug(lambda short_side: camera(3, stop))
     events: list[dict[str, object]] = []
     prediction = Predictor(model).predict("camera:0", report=events.append)
     assert prediction.windows[0].end == pytest.approx(0.8)
     assert prediction.windows[-1].end == pytest.approx(3 if stop is None else 2.8)
     assert all(event["done"] <= event["total"] < math.inf for event in events)  # type: ignore[operator]
     assert sum(event["done"] >= event["total"] for event in events) == 1, "only the end is the end"  # type: ignore[operator]
-    monkeypatch.setattr(module, "iter_frames", lambda source, short_side: camera(0.3, KeyboardInterrupt))
+    plug(lambda short_side: camera(0.3, KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         Predictor(model).predict("camera:0")
 

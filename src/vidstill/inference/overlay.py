@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Iterator
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -14,11 +12,10 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from vidstill.inference.predictor import Prediction, Predictor, Ranked, Report, WindowScores, ignore, is_live, rank
-from vidstill.inference.stream import frame_side
+from vidstill.inference.live import is_live
+from vidstill.inference.predictor import Prediction, Predictor, Ranked, Report, WindowScores, ignore, rank
 from vidstill.video.decode import Frame, VideoError, iter_frames, probe
 from vidstill.video.encode import VideoWriter
-from vidstill.video.pixels import short_side_size
 
 GROUND, TRACK, INK, MUTED, ACCENT = (17, 19, 23), (52, 57, 66), (243, 245, 247), (160, 167, 177), (86, 174, 255)
 SMALLEST = 240  # short side, pixels: smaller videos are enlarged, so that text of a readable size fits
@@ -30,7 +27,8 @@ FONTS = ("DejaVuSans{}.ttf", "NotoSans{}.ttf", "Arial{}.ttf")  # more alphabets 
 def annotate(
     source: str | Path, prediction: Prediction, path: str | Path, *, top_k: int = 3, report: Report = ignore
 ) -> Path:
-    """Write the file `source` again to `path` (.mp4 or .gif), with the classes and scores of each moment and the time.
+    """Write the file `source` again to `path` (.mp4 or .gif), with the classes and scores of each moment, the time
+    and the rate of labelling.
 
     Scores change gradually from window to window. Small videos are enlarged; sound is left out. `report` hears of
     {"what", "done", "total"}. Raises VideoError where the one cannot be read or the other not written.
@@ -44,7 +42,8 @@ def annotate(
         paced = _Paced(video, info.fps)
         for frame in iter_frames(source):
             ranked = rank(prediction.at(frame.seconds), prediction.classes, top_k)
-            paced.write(draw(frame.pixels, ranked, frame.seconds, info.seconds, top_k), frame.seconds)
+            drawn = draw(frame.pixels, ranked, frame.seconds, info.seconds, top_k, prediction.fps)
+            paced.write(drawn, frame.seconds)
             if frame.index % 32 == 0:
                 report({"what": "writing", "done": frame.index, "total": info.frames})
     report({"what": "writing", "done": info.frames, "total": info.frames})
@@ -66,53 +65,43 @@ def record(
 
     Ends after `seconds`, with the stream, or with Ctrl-C. Errors are those of `Predictor.predict` and `annotate`.
     """
-    scored: list[WindowScores] = []
-    side = frame_side(predictor.model.input)
-    count, began = 0, time.perf_counter()
     with VideoWriter(path, LIVE_RATE) as video:
         paced = _Paced(video, LIVE_RATE)
 
-        def watched() -> Iterator[Frame]:
-            nonlocal count
-            for frame in iter_frames(source):
-                if seconds is not None and frame.seconds >= seconds:
-                    return
-                ranked = rank(scored[-1].probabilities, predictor.classes, top_k) if scored else []
-                paced.write(draw(frame.pixels, ranked, frame.seconds, seconds, top_k), frame.seconds)
-                count += 1
-                said = f"{ranked[0][0]} {ranked[0][1]:.0%}" if ranked else ""
-                total = seconds or frame.seconds + 1
-                report({"what": "recording", "done": frame.seconds, "total": total, "detail": said})
-                height, width = short_side_size(frame.pixels.shape[0], frame.pixels.shape[1], side)
-                yield Frame(frame.index, frame.seconds, cv2.resize(frame.pixels, (width, height)))
+        def show(frame: Frame, scored: list[WindowScores], fps: float) -> None:
+            ranked = rank(scored[-1].probabilities, predictor.classes, top_k) if scored else []
+            paced.write(draw(frame.pixels, ranked, frame.seconds, seconds, top_k, fps), frame.seconds)
 
-        with suppress(KeyboardInterrupt):
-            for scores in predictor.scan(watched(), window=window, stride=stride):
-                scored.append(scores)
-        if not scored:
-            raise VideoError(f"{source}: stopped before anything could be labelled")
-    report({"what": "recording", "done": 1, "total": 1})
-    return Prediction(source, predictor.classes, scored, count / (time.perf_counter() - began))
+        return predictor.predict(source, window=window, stride=stride, seconds=seconds, show=show, report=report)
 
 
 def draw(
-    pixels: np.ndarray, ranked: Ranked, seconds: float, length: float | None = None, lines: int | None = None
+    pixels: np.ndarray,
+    ranked: Ranked,
+    seconds: float,
+    length: float | None = None,
+    lines: int | None = None,
+    fps: float | None = None,
 ) -> np.ndarray:
     """A frame uint8 (H,W,3), enlarged where it is small, with a panel below it: uint8, taller.
 
     The panel has room for `lines` classes, as many as are `ranked` by default: the first with a large bar and the time,
-    the others smaller. With `length` in seconds a line at its foot shows how far the video is.
+    the others smaller, and `fps`, the frames labelled per second. With `length` in seconds a line at its foot shows how
+    far the video is.
     """
     height, width = pixels.shape[:2]
     scale = max(1, -(-SMALLEST // min(height, width)))
     if scale > 1:
         pixels = cv2.resize(pixels, (width * scale, height * scale), interpolation=cv2.INTER_CUBIC)
     share = min(1.0, seconds / length) if length else 0.0
-    panel = _panel(pixels.shape[1], pixels.shape[0], ranked, seconds, share, len(ranked) if lines is None else lines)
+    lines = len(ranked) if lines is None else lines
+    panel = _panel(pixels.shape[1], pixels.shape[0], ranked, seconds, share, lines, fps)
     return np.concatenate([pixels, panel])
 
 
-def _panel(width: int, height: int, ranked: Ranked, seconds: float, share: float, lines: int) -> np.ndarray:
+def _panel(
+    width: int, height: int, ranked: Ranked, seconds: float, share: float, lines: int, fps: float | None
+) -> np.ndarray:
     large = round(max(16, min(height / 20, width / 18)))
     small = round(max(12, 0.62 * large))
     margin, thick, step = round(0.7 * large), max(4, round(0.3 * large)), round(1.55 * small)
@@ -123,7 +112,7 @@ def _panel(width: int, height: int, ranked: Ranked, seconds: float, share: float
     right = width - margin
     name, score = ranked[0] if ranked else ("…", 0.0)
     tenths = int(10 * seconds + 1e-6)
-    clock = f"{tenths // 600}:{tenths % 600 / 10:04.1f}"
+    clock = f"{tenths // 600}:{tenths % 600 / 10:04.1f}" + (f"  {fps:.0f} fps" if fps else "")
     percent = write_text(pen, (right, margin), f"{score:.0%}" if ranked else "", large, INK, bold=True, ends=True)
     write_text(pen, (margin, margin), name, large, INK, bold=True, room=percent - 2 * margin)
     y = margin + 1.4 * large

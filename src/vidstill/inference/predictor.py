@@ -19,6 +19,7 @@ import torch
 
 from vidstill.data.rows import walk
 from vidstill.evaluation.views import VIEWS_AT_ONCE, score_views
+from vidstill.inference.live import Live, is_live, never_waits
 from vidstill.inference.stream import clip_frames, frame_side, sliding_windows
 from vidstill.models.registry import VideoModel
 from vidstill.models.weights import load
@@ -48,6 +49,9 @@ class WindowScores:
     start: float
     end: float
     probabilities: np.ndarray
+
+
+Show = Callable[[Frame, list[WindowScores], float], None]
 
 
 @dataclass(frozen=True)
@@ -145,31 +149,43 @@ class Predictor:
         stride: float | None = None,
         crops: Literal[1, 3] = 1,
         seconds: float | None = None,
+        show: Show | None = None,
         report: Report = ignore,
     ) -> Prediction:
         """Scores of a file, URL or camera ("camera:0") over windows of `window` seconds, `stride` seconds apart.
 
         By default a file up to twice as long as the training videos is one window, scored like the single view of a
         test; anything longer is seen through windows of their length, and a dense model sees its own clips. The stride
-        is half a window. `seconds` stops a stream, as Ctrl-C does. `report` hears of {"what", "done", "total",
-        "detail"}. Raises VideoError where nothing can be read, ValueError for a stride that leaves frames out.
+        is half a window. `seconds` stops a stream, as Ctrl-C does. A camera or broadcast never waits for the scores:
+        windows that a later one has overtaken, and frames that would be seen too late, are left out. `show` gets every
+        frame in its full size, the scores before it and the frames per second so far. `report` hears of {"what",
+        "done", "total", "detail"}. Raises VideoError where nothing can be read, ValueError for a stride that leaves
+        frames out.
         """
         name, live = str(source), is_live(str(source))
         length = math.inf if live else probe(source).seconds
         end = min(length, math.inf if seconds is None else seconds)
+        side = frame_side(self.model.input, crops)
         scored: list[WindowScores] = []
         count, began = 0, time.perf_counter()
+        frames = iter_frames(source, short_side=side if show is None else None)
+        fresh = Live(frames) if never_waits(name) else None
+        newest = None if fresh is None else fresh.newest
 
         def watched() -> Iterator[Frame]:
             nonlocal count
-            for frame in iter_frames(source, short_side=frame_side(self.model.input, crops)):
+            for frame in fresh or frames:
                 if seconds is not None and frame.seconds >= seconds:
                     return
                 count += 1
+                if show is not None:
+                    show(frame, scored, count / (time.perf_counter() - began))
+                    frame = frame.resized(side)
                 yield frame
 
         try:
-            for scores in self.scan(watched(), window=window, stride=stride, crops=crops, length=length):
+            scan = self.scan(watched(), window=window, stride=stride, crops=crops, length=length, newest=newest)
+            for scores in scan:
                 scored.append(scores)
                 label, score = rank(scores.probabilities, self.classes, 1)[0]
                 total = end if end < math.inf else scores.end + 1
@@ -178,6 +194,9 @@ class Predictor:
         except KeyboardInterrupt:
             if not live or not scored:  # a live source is stopped like this
                 raise
+        finally:
+            if fresh is not None:
+                fresh.close()
         if not scored:
             raise VideoError(f"{source}: no frame within {seconds} s")
         report({"what": "labelling", "done": 1, "total": 1})
@@ -191,15 +210,17 @@ class Predictor:
         stride: float | None = None,
         crops: Literal[1, 3] = 1,
         length: float = math.inf,
+        newest: Callable[[], float] | None = None,
     ) -> Iterator[WindowScores]:
         """Score any stream of frames, their short side at `frame_side(model.input, crops)`, window by window.
 
         `length` is that of the stream in seconds where it is known: the windows of a file are scored several at a time,
-        those of a stream without end as soon as they are complete.
+        those of a stream without end as soon as they are complete. `newest`: see `sliding_windows`.
         """
         if window is None:
             window, frames = self._window(iter(frames), length)
-        windows = sliding_windows(frames, self.model.input, window, window / 2 if stride is None else stride, crops)
+        stride = window / 2 if stride is None else stride
+        windows = sliding_windows(frames, self.model.input, window, stride, crops, newest)
         for shape, alike in itertools.groupby(windows, key=lambda window: window.views.shape):
             together = 1 if length == math.inf else max(1, VIEWS_AT_ONCE // shape[0])
             while batch := list(itertools.islice(alike, together)):
@@ -221,11 +242,6 @@ class Predictor:
             return clip_frames(spec) / rate, itertools.chain(first, frames)
         usual = spec.seconds or USUAL_SECONDS
         return (math.inf if length <= WHOLE * usual else usual), frames
-
-
-def is_live(source: str) -> bool:
-    """A camera or URL, which is read once and whose length is unknown."""
-    return source.startswith(("camera:", "/dev/video")) or "://" in source
 
 
 def find_sources(source: str | Path) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,14 +36,21 @@ def clip_frames(clip: Clip) -> int:
 
 
 def sliding_windows(
-    frames: Iterable[Frame], clip: Clip, length: float, stride: float, crops: int = 1
+    frames: Iterable[Frame],
+    clip: Clip,
+    length: float,
+    stride: float,
+    crops: int = 1,
+    newest: Callable[[], float] | None = None,
 ) -> Iterator[Window]:
     """Windows of `length` seconds that start `stride` seconds apart, over frames whose short side is `frame_side`.
 
     A window is complete with the first frame beyond it. The last one ends with the stream, so that every frame is seen;
     a stream shorter than `length` is one window. Each is sampled and cropped as one video in a test: a sparse model
     sees one clip, a dense one as many as fit. No more than `length` seconds of frames are held, and a pause in the
-    stream skips windows that would show nothing. Raises ValueError for a stride that leaves frames out.
+    stream skips windows that would show nothing. `newest` tells the time of the last frame of a live stream, of which
+    more may already wait: windows that a later complete one has overtaken are then left out. Raises ValueError for a
+    stride that leaves frames out.
     """
     if not 0 < stride <= length:
         raise ValueError(f"a window of {length:g} s every {stride:g} s: take 0 < stride <= window")
@@ -54,6 +61,8 @@ def sliding_windows(
         if held and late >= 0:
             yield _window([seen for seen in held if seen.seconds >= start - ROUNDING], clip, crops)
             start += stride * (late // stride + 1)
+            if newest is not None:  # it took a while to look at this one
+                start += stride * max(0, (newest() - start - length + ROUNDING) // stride)
         while held and held[0].seconds < frame.seconds - length + ROUNDING:
             held.popleft()
         if not held:  # the first frame, or the first after a pause

@@ -6,10 +6,11 @@ import logging
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 from av.error import FFmpegError
 
@@ -27,7 +28,7 @@ from vidstill.video.index import (
     reason,
     unpacker,
 )
-from vidstill.video.pixels import Box, Draw
+from vidstill.video.pixels import Box, Draw, short_side_size
 
 __all__ = [
     "Frame",
@@ -57,6 +58,11 @@ class Frame:
     index: int
     seconds: float
     pixels: np.ndarray
+
+    def resized(self, short_side: int) -> Frame:
+        """As `iter_frames` gives it for that short side."""
+        height, width = short_side_size(self.pixels.shape[0], self.pixels.shape[1], short_side)
+        return replace(self, pixels=cv2.resize(self.pixels, (width, height), interpolation=cv2.INTER_LINEAR))
 
 
 def read_frames(
