@@ -46,6 +46,8 @@ class Conv3d(Packs, nn.Conv3d):
         dilation: int = 1,
         bias: bool = False,
     ) -> None:
+        if channels < 1 or width < 1:
+            raise ValueError(f"a layer from {channels} to {width:.0f} channels: take a larger width or a smaller beta")
         dilations = (1, dilation, dilation)
         padding = tuple(k // 2 * d for k, d in zip(kernel, dilations, strict=True))
         super().__init__(channels, width, tuple(kernel), tuple(stride), padding, dilations, groups, bias)  # type: ignore[arg-type]

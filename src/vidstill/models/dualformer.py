@@ -21,7 +21,7 @@ from vidstill.config import Clip
 from vidstill.models.convolution import BatchNorm3d
 from vidstill.models.layers import EPS, MLP, DropPath, Layer, Packs, dense, pack_dense, recompute
 from vidstill.models.packed import PackedModel
-from vidstill.models.registry import check_options, register_model
+from vidstill.models.registry import register_model
 
 if TYPE_CHECKING:
     from vidstill.models.weights import Report
@@ -513,7 +513,6 @@ def _check_options(
 
 
 def _build(num_classes: int, options: dict[str, Any], **variant: Any) -> DualFormer:
-    check_options(DualFormer, options)
     return DualFormer(num_classes, **{**variant, **options})
 
 

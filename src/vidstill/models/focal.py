@@ -38,7 +38,7 @@ from vidstill.models.layers import (
     transform_pays,
 )
 from vidstill.models.packed import PackedModel
-from vidstill.models.registry import check_options, register_model
+from vidstill.models.registry import register_model
 
 if TYPE_CHECKING:
     from vidstill.models.weights import Report
@@ -533,7 +533,6 @@ def modulator_map(modulator: Tensor, size: tuple[int, int] | None = None) -> Ten
 
 
 def _build(num_classes: int, options: dict[str, Any], **variant: Any) -> VideoFocalNet:
-    check_options(VideoFocalNet, options)
     return VideoFocalNet(num_classes, **{**variant, **options})
 
 

@@ -17,8 +17,8 @@ from torch.nn import functional as F
 
 from vidstill.config import Clip
 from vidstill.models.convolution import BatchNorm3d, Chain, Conv3d, MaxPool, activate, avg_pool, conv_norm
-from vidstill.models.pathways import CMDA, Activation, Features, Layers, PathwayNet, Stage, assemble
-from vidstill.models.registry import check_options, register_model
+from vidstill.models.pathways import CMDA, Activation, Features, Layers, PathwayNet, Stage, assemble, check_shares
+from vidstill.models.registry import register_model
 from vidstill.models.slowfast import kinetics_clip
 
 ONE, SPATIAL, ALL = (1, 1, 1), (1, 2, 2), (2, 2, 2)  # strides
@@ -278,6 +278,7 @@ class LightSlowFast(PathwayNet):
         activation: Activation = "softmax",
         reverse_channels: bool = False,
     ) -> None:
+        check_shares(alpha, beta)
         steps, widths = assemble(stages, partial(CMDA, alpha=alpha, beta=beta), 2)
         super().__init__(
             num_classes,
@@ -334,9 +335,14 @@ def slowfast_shufflenet(
         ]
         return {f"channel_{out}": Units(units)}, out
 
+    def head(widths: Sequence[int], *rest: Any) -> LightHead:
+        return LightHead(sum(widths), *rest)
+
     stages = [Stage("s1", first, "s1_fuse")]
     stages += [Stage(f"s{n + 1}", partial(stage, n), f"s{n + 1}_fuse") for n in (1, 2, 3)]
-    return _two(num_classes, stages, lambda widths, *rest: LightHead(sum(widths), *rest), "s4_fuse", beta, options)
+    return LightSlowFast(
+        num_classes, stages, lambda widths, *rest: LightHead(sum(widths), *rest), "s4_fuse", beta=beta, **options
+    )
 
 
 @register_model
@@ -367,7 +373,7 @@ def slowfast_shufflenetv2(
 
     stages = [Stage("s1", first, "s1_fuse")]
     stages += [Stage(f"s{n + 1}", partial(stage, n), f"s{n + 1}_fuse") for n in (1, 2, 3)]
-    return _two(num_classes, stages, head, "s4_fuse", beta, options)
+    return LightSlowFast(num_classes, stages, head, "s4_fuse", beta=beta, **options)
 
 
 @register_model
@@ -405,7 +411,7 @@ def slowfast_mobilenetv2(num_classes: int = 400, *, width: float = 1.0, beta: in
         Stage("s7", partial(stage, rows[5:6]), "s7_fuse"),
         Stage("s8", partial(stage, rows[6:7])),
     ]
-    return _two(num_classes, stages, head, "s8", beta, options)
+    return LightSlowFast(num_classes, stages, head, "s8", beta=beta, **options)
 
 
 @register_model
@@ -440,7 +446,7 @@ def slowfast_ghostnet(num_classes: int = 400, *, width: float = 1.0, beta: int =
     stages += [
         Stage(f"s{n}", partial(stage, rows), f"s{n}_fuse" if n < 5 else None) for n, rows in enumerate(GHOSTNET, 1)
     ]
-    return _two(num_classes, stages, head, "s5", beta, options)
+    return LightSlowFast(num_classes, stages, head, "s5", beta=beta, **options)
 
 
 @register_model
@@ -454,7 +460,7 @@ def shufflenet_3d(num_classes: int = 400, *, width: float = 1.0, groups: int = 3
             for i in range(count)
         ]
         steps[f"layer{n}"] = Chain(*units)
-    model = _single(num_classes, steps, planes[-1], "layer3", options)
+    model = SingleStream(num_classes, steps, planes[-1], "layer3", **options)
     model.fewest = 16  # for the last shortcut to have two to pool
     return model
 
@@ -474,7 +480,7 @@ def shufflenetv2_3d(num_classes: int = 400, *, width: float = 1.0, **options: An
         "features": Chain(*units),
         "conv_last": Chain(*pointwise(planes[-1], last)),
     }
-    return _single(num_classes, steps, last, "conv_last", options)
+    return SingleStream(num_classes, steps, last, "conv_last", **options)
 
 
 @register_model
@@ -489,26 +495,7 @@ def mobilenetv2_3d(num_classes: int = 400, *, width: float = 1.0, **options: Any
             channels = out
     last = int(1280 * width) if width > 1 else 1280
     units.append(Chain(*pointwise(channels, last, nn.ReLU6)))
-    return _single(num_classes, {"features": Chain(*units)}, last, "features", options)
-
-
-def _two(
-    num_classes: int,
-    stages: Sequence[Stage],
-    head: Callable[..., nn.Module],
-    cam_layer: str,
-    beta: int,
-    options: dict[str, Any],
-) -> LightSlowFast:
-    check_options(LightSlowFast, options)
-    return LightSlowFast(num_classes, stages, head, cam_layer, beta=beta, **options)
-
-
-def _single(
-    num_classes: int, steps: dict[str, nn.Module], width: int, cam_layer: str, options: dict[str, Any]
-) -> SingleStream:
-    check_options(SingleStream, options)
-    return SingleStream(num_classes, steps, width, cam_layer, **options)
+    return SingleStream(num_classes, {"features": Chain(*units)}, last, "features", **options)
 
 
 def _of(table: Mapping[Any, tuple[int, ...]], what: str, key: float) -> tuple[int, ...]:

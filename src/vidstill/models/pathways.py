@@ -155,6 +155,11 @@ def assemble(
     return steps, widths
 
 
+def check_shares(alpha: int, beta: int) -> None:
+    if alpha < 1 or beta < 1:
+        raise ValueError(f"alpha {alpha}, beta {beta}: both must be at least 1")
+
+
 class PathwayNet(VideoModel):
     """Steps in turn, features → features, then a head; the slow pathway's frames are taken inside.
 

@@ -8,7 +8,7 @@ import fnmatch
 import importlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -101,15 +101,18 @@ def create_model(
     builders = _builders()
     if name not in builders:
         raise ValueError(f"no model {name!r}{_near(name, builders)}; known: {', '.join(sorted(builders))}")
+    _check_options(builders[name], options)
     with torch.device(device) if device is not None else contextlib.nullcontext():
         model = builders[name](num_classes=num_classes, **options)
     model.name, model.options = name, dict(options)
     return model
 
 
-def check_options(network: type[VideoModel], options: Mapping[str, Any]) -> None:
-    """Raises ValueError for an option that the constructor of `network` does not take, with a suggestion."""
-    allowed = [name for name in inspect.signature(network).parameters if name != "num_classes"]
+def _check_options(builder: Callable[..., VideoModel], options: Mapping[str, Any]) -> None:
+    """Those that the builder and the constructor of its network name."""
+    network = get_type_hints(builder)["return"]
+    named = [*inspect.signature(builder).parameters.values(), *inspect.signature(network).parameters.values()]
+    allowed = list(dict.fromkeys(one.name for one in named if one.kind is one.KEYWORD_ONLY))
     for name in options:
         if name not in allowed:
             raise ValueError(f"no option {name!r}{_near(name, allowed)}; allowed: {', '.join(allowed)}")

@@ -27,8 +27,9 @@ from vidstill.models.pathways import (
     Stage,
     assemble,
     attend,
+    check_shares,
 )
-from vidstill.models.registry import check_options, register_model
+from vidstill.models.registry import register_model
 from vidstill.models.subnorm import Norm
 from vidstill.models.weights import Report
 
@@ -205,7 +206,8 @@ class SlowFast(PathwayNet):
         activation: Activation = "softmax",
         reverse_channels: bool = False,
     ) -> None:
-        _check_options(pathways, alpha, beta, width)
+        _check_pathways(pathways)
+        check_shares(alpha, beta)
         inner = width * groups
         kernels = [KERNELS[name] for name in pathways]
         shares = (1, beta)  # the fast pathway's widths are the slow one's over β
@@ -309,18 +311,15 @@ def caffe2_name(blob: str) -> str:
     return f"s{found['stage']}.pathway{pathway}_res{found['block']}.branch{branch}{joint}{leaf}"
 
 
-def _check_options(pathways: Sequence[str], alpha: int, beta: int, width: int) -> None:
+def _check_pathways(pathways: Sequence[str]) -> None:
     for name in pathways:
         if name not in KERNELS:
             raise ValueError(f"no pathway {name!r}: allowed are {', '.join(KERNELS)}")
     if not 1 <= len(pathways) <= 2:
         raise ValueError(f"{len(pathways)} pathways: give one, or slow and fast")
-    if alpha < 1 or beta < 1 or width // beta < 1:
-        raise ValueError(f"alpha {alpha}, beta {beta}, width {width}: give at least 1, and a width of at least beta")
 
 
 def _build(num_classes: int, options: dict[str, Any], clip: tuple[int, int, int], **variant: Any) -> SlowFast:
-    check_options(SlowFast, options)
     model = SlowFast(num_classes, **{**variant, **options})
     frames, interval, size = clip
     model.input = kinetics_clip(frames, interval, size)
