@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 import vidstill
 from vidstill.config import ConfigError, resolve
@@ -52,6 +53,21 @@ def test_the_run_folder_is_complete_and_loads(small: list[str], tmp_path: Path) 
     assert len(losses(folder)) == 5  # two epochs of train and val, one test
     assert vidstill.train(resolve(None, small)) == folder  # finished: tested again, not trained
     assert len(losses(folder)) == 5
+
+
+def test_compiling_changes_nothing_but_the_time(any_objective: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = vidstill.train(resolve(None, any_objective))
+    compiled: list[str] = []
+
+    def traced(module: nn.Module) -> None:
+        compiled.append(type(module).__name__)
+        module._compiled_call_impl = torch.compile(module._call_impl, backend="eager")
+
+    monkeypatch.setattr(nn.Module, "compile", traced)
+    other = vidstill.train(resolve(None, [*any_objective, "--name", "other", "--train.compile", "true"]))
+    assert compiled
+    for (*where, loss, _), (*expected, expected_loss, _) in zip(losses(other), losses(plain), strict=True):
+        assert where == expected and loss == pytest.approx(expected_loss, rel=1e-3)
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])

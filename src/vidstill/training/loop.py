@@ -88,8 +88,10 @@ def fit(
         accumulate,
         begin=(span.epoch, span.step),
     )
-    if run.train.compile:
-        model.compile()
+    if run.train.compile:  # stage by stage: alike ones are compiled once, and no objective calls the model otherwise
+        for stage in model.modules():
+            if getattr(stage, "is_stage", False):
+                stage.compile()
     objective = fabric.setup_module(objective)
     bare: nn.Module = objective.module  # without DDP; FSDP shards it in place
     model = bare.model  # type: ignore[assignment]
