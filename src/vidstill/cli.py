@@ -271,7 +271,7 @@ def bench(
         runs: run folders or .safetensors files; those that differ in the seed alone are one row
         models: registered models too, by shell pattern; all of them where no run is given
         out: folder of bench.html, bench.md, bench.csv and pareto.svg
-        device: cpu, cuda or cuda:1
+        device: cpu, cuda, cuda:1, or meta for sizes and GMACs alone
         frames: frames of the clip; default each model's own
         size: side of the clip in pixels; default each model's own
         threads: of the CPU; default PyTorch's choice

@@ -160,7 +160,7 @@ def test_models_join_the_runs_only_when_asked_for(tmp_path: Path, measured: list
     (["nowhere"], "nowhere is not a saved model: give a run folder"),
     (["--models", "*resnet*"], "no model matches '*resnet*'; known: "),
     (["--device", "cuda:99"], "this machine has"),
-    (["--device", "abacus"], "take cpu, cuda or cuda:N"),
+    (["--device", "abacus"], "take cpu, cuda, cuda:N or meta"),
     (["--repeats", "0"], "repeats 0: give 1 or more"),
 ])  # fmt: skip
 def test_what_is_refused_takes_one_line(
@@ -196,7 +196,7 @@ def test_a_model_that_cannot_be_measured_costs_its_own_row_only(
     rows, page = bench([run], "vfl_net", out=tmp_path / "out")
     assert "vfl_net cannot be measured" in caplog.text
     assert "ms per clip" not in table(rows)
-    assert "no model with both an accuracy and a cost" in page.read_text()
+    assert "No model has both an accuracy and a cost" in page.read_text()
     assert not (tmp_path / "out" / "pareto.svg").exists()
 
 
@@ -225,5 +225,15 @@ def test_a_real_measurement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert row.cost is not None
     assert row.cost.threads == 1 and (row.cost.frames, row.cost.size) == (4, 32)
     assert row.cost.parameters == sum(p.numel() for p in create_model("vfl_net", 2, width=8).parameters())
+    assert row.cost.ms and row.cost.ms_low and row.cost.ms_high
     assert 0 < row.cost.ms_low <= row.cost.ms <= row.cost.ms_high
     assert row.cost.memory_mb and row.cost.memory_mb > row.cost.weights_mb
+
+
+def test_without_computing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    rows, page = bench([a_run(tmp_path / "run")], "dualformer_tiny", out=tmp_path / "out", device="meta")
+    assert all(row.cost and row.cost.ms is None and row.cost.memory_mb is None for row in rows)
+    assert "ms per clip" not in table(rows)
+    assert rows[1].cost and rows[1].cost.gmacs == pytest.approx(CATALOGUE["dualformer_tiny"].gmacs, rel=0.01)
+    assert (page.parent / "pareto.svg").read_text().count("<svg") == 2, "one chart, of GMACs, in its frame"

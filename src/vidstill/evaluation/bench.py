@@ -121,7 +121,7 @@ def bench(
         ((_, outcome),) = isolated(_cost, [(row.source or row.model, threads, options)], [PATIENCE], 1)
         if not isinstance(outcome, Lost):
             row.cost = outcome
-            if (scatter := (outcome.ms_high - outcome.ms_low) / outcome.ms) > UNSTEADY:
+            if (scatter := _scatter(outcome)) > UNSTEADY:
                 log.warning("%s: its times scatter by %.0f%%: measure on a quiet machine", row.name, 100 * scatter)
         elif len(rows) == 1:
             raise ValueError(f"{row.name} cannot be measured: {outcome.reason}")
@@ -242,6 +242,12 @@ def _cost(job: tuple[Path | str, int | None, dict[str, Any]]) -> Cost:
     return measure(make, **options)
 
 
+def _scatter(cost: Cost) -> float:
+    if cost.ms is None or cost.ms_low is None or cost.ms_high is None:
+        return 0.0
+    return (cost.ms_high - cost.ms_low) / cost.ms
+
+
 def _cells(row: Row) -> dict[str, Cell]:
     def amount(name: str, unit: str = "", scale: float = 1.0) -> Cell:
         value = getattr(row.cost, name, None)
@@ -252,7 +258,8 @@ def _cells(row: Row) -> dict[str, Cell]:
 
     cost, top1 = row.cost, statistics.mean(row.top1) if row.top1 else None
     spread = f" ± {row.deviation:.1f} (n = {len(row.top1)})" if len(row.top1) > 1 else ""
-    quartiles = f" ({_digits(cost.ms_low)}–{_digits(cost.ms_high)})" if cost else ""
+    low, high = (cost.ms_low, cost.ms_high) if cost else (None, None)
+    quartiles = "" if low is None or high is None else f" ({_digits(low)}–{_digits(high)})"
     return {
         "name": text(row.name),
         "top-1 %": Cell(NOTHING if top1 is None else f"{top1:.1f}{spread}", top1),
@@ -289,18 +296,23 @@ def _conditions(rows: Sequence[Row], device: str, repeats: int, bf16: bool) -> s
 def _write(rows: Sequence[Row], out: Path, conditions: str) -> Path:
     """bench.csv, bench.md, pareto.svg and the page, whose path is returned."""
     out.mkdir(parents=True, exist_ok=True)
-    charts = [pareto_chart(_series(rows, cost), across) for across, cost in (("ms per clip", "ms"), ("GMACs", "gmacs"))]
+    across = {"ms per clip": _series(rows, "ms"), "GMACs": _series(rows, "gmacs")}
+    charts = [pareto_chart(series, title) for title, series in across.items() if series]
     texts = {"bench.csv": _csv(rows), "bench.md": f"{_markdown(rows)}\n\n{conditions}\n"}
-    if any(_series(rows, "gmacs").values()):
+    if charts:
         texts["pareto.svg"] = standalone(charts, style_sheet())
     for name, text in texts.items():
         with atomic(out / name) as file:
             file.write(text.encode(errors="replace"))
     what = "Above and to the left is better; the line joins the models that none beats at the same cost."
+    if not charts:
+        what = "No model has both an accuracy and a cost."
     parts = [
         f"<header><h1>Models compared</h1><p>{escape(conditions.partition(', form')[0])}</p></header>",
         f"<h2>Accuracy and cost</h2><p>{what}</p>",
-        '<div class="pair">' + "".join(f'<div class="card">{chart}</div>' for chart in charts) + "</div>",
+        '<div class="pair">'
+        + ("".join(f'<div class="card">{chart}</div>' for chart in charts) or pareto_chart({}, ""))
+        + "</div>",
         "<h2>Table</h2><p>A press on a head sorts.</p>",
         _html(rows),
         f"<footer>{escape(conditions)}</footer>",
@@ -318,7 +330,8 @@ def _series(rows: Sequence[Row], cost: str) -> dict[str, list[Point]]:
     for row in rows:
         if row.cost is None:
             continue
-        x = getattr(row.cost, cost)
+        if (x := getattr(row.cost, cost)) is None:
+            continue
         if row.top1:
             series.setdefault(row.tested, []).append(Point(row.name, x, statistics.mean(row.top1), row.deviation))
         elif common in row.published:

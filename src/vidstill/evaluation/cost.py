@@ -30,9 +30,9 @@ class Cost:
     parameters: int
     weights_mb: float  # parameters and buffers as they are stored
     gmacs: float
-    ms: float  # median wall-clock time of a forward, and its quartiles
-    ms_low: float
-    ms_high: float
+    ms: float | None  # median wall-clock time of a forward, and its quartiles; None on "meta"
+    ms_low: float | None
+    ms_high: float | None
     memory_mb: float | None  # most at once for weights, their packed copies and activations: of the process, of the GPU
     frames: int
     size: int
@@ -50,9 +50,9 @@ def measure(
 ) -> Cost:
     """The cost of the model that `make` builds or loads, in its form for inference (see `optimise_for_inference`).
 
-    `frames` and `size` take the place of those of its `input`. Time and memory are true in a fresh process only: in
-    another one the heap is in use already. Raises ValueError for a device that is not there or a clip that the model
-    cannot take.
+    `frames` and `size` take the place of those of its `input`. On the device "meta" nothing is computed, time and
+    memory stay unknown; elsewhere they are true in a fresh process only: in another one the heap is in use already.
+    Raises ValueError for a device that is not there or a clip that the model cannot take.
     """
     place = find_device(device)
     before = _held(place)
@@ -61,20 +61,23 @@ def measure(
     model.input = model.input.model_copy(update=asked)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     weights = sum(tensor.nbytes for tensor in model.state_dict().values())
-    model.to(place).optimise_for_inference(bf16=bf16)
-    # (B,3,T,H,W) as a view of (B,T,H,W,3), the layout in which clips reach a model
-    clips = torch.randn(1, *_shape(model.input), 3, device=place).permute(0, 4, 1, 2, 3)
-    with torch.inference_mode():
-        seconds = forward_times(model, clips, repeats)
+    milliseconds: list[float] | list[None] = [None] * 3
+    if place.type != "meta":
+        model.to(place).optimise_for_inference(bf16=bf16)
+        # (B,3,T,H,W) as a view of (B,T,H,W,3), the layout in which clips reach a model
+        clips = torch.randn(1, *_shape(model.input), 3, device=place).permute(0, 4, 1, 2, 3)
+        with torch.inference_mode():
+            times = [1e3 * seconds for seconds in forward_times(model, clips, repeats)]
+        milliseconds = statistics.quantiles(times, n=4, method="inclusive") if repeats > 1 else times * 3
     after = _held(place)
-    low, median, high = statistics.quantiles(seconds, n=4, method="inclusive") if repeats > 1 else seconds * 3
+    low, median, high = milliseconds
     return Cost(
         parameters=parameters,
         weights_mb=weights / MB,
         gmacs=gmacs(model),
-        ms=1e3 * median,
-        ms_low=1e3 * low,
-        ms_high=1e3 * high,
+        ms=median,
+        ms_low=low,
+        ms_high=high,
         memory_mb=None if before is None or after is None else (after - before) / MB,
         frames=model.input.frames,
         size=model.input.size,
@@ -108,9 +111,9 @@ def find_device(device: str | torch.device) -> torch.device:
     try:
         found = torch.device(device)
     except RuntimeError:
-        raise ValueError(f"device {device!r}: take cpu, cuda or cuda:N") from None
-    if found.type not in ("cpu", "cuda"):
-        raise ValueError(f"device {device!r} is not measured: take cpu, cuda or cuda:N")
+        raise ValueError(f"device {device!r}: take cpu, cuda, cuda:N or meta") from None
+    if found.type not in ("cpu", "cuda", "meta"):
+        raise ValueError(f"device {device!r} is not measured: take cpu, cuda, cuda:N or meta")
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"device {device!r}: this machine has {torch.cuda.device_count()} GPU(s); take cpu or another")
     return found
@@ -121,6 +124,8 @@ def processor(device: str | torch.device = "cpu") -> str:
     place = find_device(device)
     if place.type == "cuda":
         return torch.cuda.get_device_name(place)
+    if place.type == "meta":
+        return "nothing computed"
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -137,6 +142,8 @@ def _time(model: VideoModel, clips: Tensor, wait: Callable[[], None]) -> float:
 
 def _held(place: torch.device) -> int | None:
     """Most bytes held so far: by PyTorch on a GPU, by this process on a CPU; None where the system does not say."""
+    if place.type == "meta":
+        return None
     if place.type == "cuda":
         return torch.cuda.max_memory_allocated(place)
     _load_kernels()
