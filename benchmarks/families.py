@@ -1,0 +1,59 @@
+"""Every family on one small real data set by one protocol: motion learned on the embedded data, then the real clips.
+
+    python benchmarks/families.py RECIPE --root FOLDER [--only NAME …] [--seeds 3] [--out FOLDER] [--section.key …]
+
+RECIPE says how a network is trained on the real clips, e.g. `ut_interaction`. Each network first trains on the embedded
+data (recipe `demo`); from there it trains alone, and once more taught by the Video-FocalNet of the same seed. One
+thread and no loader process each, so that several may run side by side with --only. A finished run is kept. Ends with
+the table of `vidstill bench` over all run folders.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+import vidstill
+
+TEACHER = "video_focalnet"
+FAMILIES = {  # the network; how it trains on the embedded data; how on the real clips
+    TEACHER: ([], ["--train.epochs", "24"], []),
+}
+LIGHT = ["--train.workers", "0", "--train.threads", "1"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe")
+    parser.add_argument("--root", required=True)
+    parser.add_argument("--only", nargs="+", default=list(FAMILIES), choices=FAMILIES)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=Path("runs/families"))
+    options, settings = parser.parse_known_args()
+
+    def run(recipe: str, name: str, *more: str) -> Path:
+        resolved = vidstill.resolve(recipe, ["--out", str(options.out), "--name", name, *LIGHT, *more])
+        if not (resolved.folder / "report.html").exists():
+            vidstill.train(resolved)
+        print(resolved.folder, flush=True)
+        return resolved.folder
+
+    folders = []
+    for name in options.only:
+        network, embedded, real = FAMILIES[name]
+        motion = run("demo", f"{name}-motion", "--data.root", str(options.out / "embedded"), "--augment.scale",
+                     "[0.7, 1.0]", *network, *embedded)  # fmt: skip
+        for seed in range(options.seeds):
+            own = ["--data.root", options.root, "--seed", str(seed), "--model.weights", str(motion), *network, *real]
+            folders.append(run(options.recipe, f"{name}-s{seed}", *own, *settings))
+            if name != TEACHER:
+                teacher = ["--objective", "distil", "--distil.teacher", str(options.out / f"{TEACHER}-s{seed}")]
+                folders.append(run(options.recipe, f"{name}-taught-s{seed}", *own, *settings, *teacher))
+    bench = [sys.executable, "-m", "vidstill", "bench", *map(str, folders), "--out", str(options.out)]
+    subprocess.run(bench, check=True)
+
+
+if __name__ == "__main__":
+    main()
