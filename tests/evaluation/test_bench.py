@@ -227,3 +227,17 @@ def test_a_real_measurement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert row.cost.parameters == sum(p.numel() for p in create_model("vfl_net", 2, width=8).parameters())
     assert 0 < row.cost.ms_low <= row.cost.ms <= row.cost.ms_high
     assert row.cost.memory_mb and row.cost.memory_mb > row.cost.weights_mb
+
+
+def test_map_has_a_column_of_its_own(tmp_path: Path) -> None:
+    runs = [a_run(tmp_path / "run"), a_run(tmp_path / "several", width=16, top1=None)]
+    with (runs[1] / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"split": "test", "videos": 40, "mAP": 0.625}) + "\n")
+    rows, _ = bench(runs, out=tmp_path / "out")
+    assert [[cell.shown for cell in table(rows)[title]] for title in ("top-1 %", "mAP %")] == [
+        ["80.0", "–"],
+        ["–", "62.5"],
+    ]
+    first, second = csv.DictReader((tmp_path / "out/bench.csv").open())
+    assert (first["top1"], first["mAP"], second["top1"], second["mAP"]) == ("80.0", "", "", "62.5")
+    assert first["tested"] != second["tested"]
