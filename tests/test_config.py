@@ -37,6 +37,12 @@ def test_overrides_win_over_the_recipe() -> None:
         (["--optim.warmup_epochs", "300"], "longer than train.epochs"),
         (["--seed.x", "1"], "seed"),
         (["--model.options", "[1"], "not YAML"),
+        (
+            ["--data.multi_label", "--objective", "distil", "--distil.teacher", "x"],
+            "objective distil compares softmaxes",
+        ),
+        (["--data.multi_label", "--objective", "token_labels"], "objective token_labels compares softmaxes"),
+        (["--data.multi_label", "--model.options.activation", "relu"], "model.options.activation is relu"),
         (["stray"], "unexpected argument"),
         (["--name", "a/b"], "name"),
     ],

@@ -34,6 +34,7 @@ class Data(Section):
     val: Path | None = Field(None, description="csv of the validation videos")
     test: Path | None = Field(None, description="csv of the test videos; the validation videos when absent")
     classes: str | None = Field(None, description="class list: a shipped one by name (ucf101) or a file")
+    multi_label: bool = Field(False, description="a video may have several classes: sigmoid scores, judged by mAP")
     splits: Path | None = Field(None, description="folder of the official split files (ucf101, hmdb51)")
     fold: int = Field(1, ge=1, description="which official split, or which part is held out of a group split")
     split: Literal["stratified", "group"] = Field("stratified", description="how one folder is divided")
@@ -148,7 +149,7 @@ class Train(Section):
     compile: bool = False
     checkpointing: bool = Field(False, description="recompute activations in the backward pass")
     ema: float | None = Field(None, gt=0, lt=1, description="decay of the exponential moving average of the weights")
-    patience: int | None = Field(None, ge=1, description="stop after so many epochs without a better top-1")
+    patience: int | None = Field(None, ge=1, description="stop after so many epochs without a better top-1 (mAP)")
     threads: int | None = Field(None, ge=1, description="CPU threads of a step, 1 for tiny networks; null: PyTorch's")
     devices: int = Field(1, ge=1, description="processes on this machine")
     nodes: int = Field(1, ge=1)
@@ -287,6 +288,15 @@ class Run(Section):
             raise ValueError("objective distil needs a teacher: --distil.teacher RUN_FOLDER_OR_FILE")
         if self.objective != "distil" and self.distil.teacher:
             raise ValueError(f"distil.teacher is given but the objective is {self.objective}: set --objective distil")
+        if self.data.multi_label and self.objective != "recognise":
+            raise ValueError(
+                f"objective {self.objective} compares softmaxes, which are for one class per video: take objective "
+                "recognise, or leave data.multi_label out"
+            )
+        if self.data.multi_label and (scores := self.model.options.get("activation", "sigmoid")) != "sigmoid":
+            raise ValueError(
+                f"data.multi_label makes the scores sigmoids, model.options.activation is {scores}: drop one"
+            )
         if self.train.accelerator == "cpu" and self.train.precision == "fp16":
             raise ValueError("train.precision fp16 needs a GPU: with train.accelerator cpu use fp32 or bf16")
         if self.train.strategy == "fsdp" and self.train.ema is not None:

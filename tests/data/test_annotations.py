@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from vidstill.config import Data
-from vidstill.data.annotations import Annotations, Sample, find_problems, read_annotations
+from vidstill.data.annotations import Annotations, Sample, find_problems, multi_hot, read_annotations
 from vidstill.labels import class_names
 
 
@@ -264,7 +264,7 @@ def test_contradicting_labels(tmp_path: Path) -> None:
     found = {}
     for order in ("ucf101", "ucf101_dvfl"):
         found[order] = [str(problem) for problem in find_problems(read_annotations(Data(root=tmp_path, classes=order)))]
-        assert f"1 videos have two labels: {tmp_path}/elsewhere/1.mp4" in found[order]
+        assert f"1 videos are listed with different labels: {tmp_path}/elsewhere/1.mp4" in found[order]
     astray = [text for text in found["ucf101_dvfl"] if text not in found["ucf101"]]
     assert len(astray) == 1
     assert astray[0].startswith("train: 2 of 4 videos lie in a folder named after another class")
@@ -374,3 +374,65 @@ def test_annotations_survive_a_move_of_the_folder(tmp_path: Path) -> None:
     shutil.move(tmp_path / "x", tmp_path / "y z")
     after = read_annotations(Data(root=tmp_path / "y z"))
     assert names(tmp_path / "x", before.splits["val"]) == names(tmp_path / "y z", after.splits["val"])
+
+
+def listed(root: Path, text: str, **settings: object) -> Annotations:
+    """What a list of the videos a.mp4 … d.mp4 says."""
+    write(root, "a.mp4", "b.mp4", "c.mp4", "d.mp4")
+    (root / "train.csv").write_text(text)
+    return read_annotations(Data(root=root, **settings))
+
+
+@pytest.mark.parametrize(
+    ("text", "classes"),
+    [
+        ("a.mp4,run;jump\nb.mp4,jump\nc.mp4,wave;run;run\n", ["jump", "run", "wave"]),
+        ("a.mp4 1 0\nb.mp4 0\nc.mp4 2,1,1\n", ["0", "1", "2"]),
+    ],
+)
+def test_videos_of_several_classes(tmp_path: Path, text: str, classes: list[str]) -> None:
+    annotations = listed(tmp_path, text, multi_label=True)
+    samples = annotations.splits["train"]
+    assert annotations.classes == classes
+    assert [sample.labels for sample in samples] == [(1, 0), (0,), (2, 1)]
+    assert multi_hot(samples, 3).tolist() == [[1, 1, 0], [1, 0, 0], [0, 1, 1]]
+    assert find_problems(annotations) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "settings", "message"),
+    [
+        ("a.mp4,run;jump\n", {}, r"train.csv line 1: 'run;jump' are several labels: set data.multi_label"),
+        ("a.mp4,0\nb.mp4,1,2\n", {}, "line 2: '1,2' are several labels"),
+        ("a.mp4 0 1\n", {}, "line 1: '0 1' are several labels"),
+        ("a.mp4,run\nb.mp4,run,jump\n", {"multi_label": True}, "line 2: 'run,jump': put a ;"),
+        ("a.mp4,run\nb.mp4,;\n", {"multi_label": True}, "line 2: ';' names no class"),
+        ("a.mp4,0\nb.mp4,1;7000\n", {"multi_label": True}, "line 2 has 7000, but allowed are 0..999"),
+        ("a.mp4,zumba;yogga\n", {"multi_label": True, "classes": "kinetics400"}, r"'yogga' is none .* 'yoga'"),
+        ("a.mp4,x\n", {"multi_label": True, "classes": "list.txt"}, "class 'x;y'.* rename it"),
+    ],
+)
+def test_unclear_labels_are_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, settings: dict[str, object], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("list.txt").write_text("x;y\nx\n")
+    with pytest.raises(ValueError, match=message) as caught:
+        listed(tmp_path, text, **settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_class_folder_with_a_semicolon_is_one_class(tmp_path: Path) -> None:
+    write(tmp_path, "train/x;y/1.mp4", "train/z/1.mp4")
+    assert [s.labels for s in read_annotations(Data(root=tmp_path)).splits["train"]] == [(0,), (1,)]
+
+
+def test_problems_look_at_every_label(tmp_path: Path) -> None:
+    write(tmp_path, "run/a.mp4", "run/b.mp4")
+    samples = [Sample(tmp_path / "run/a.mp4", 1, more=(0,)), Sample(tmp_path / "run/b.mp4", 1, more=(2, 9))]
+    again = Sample(tmp_path / "run/a.mp4", 1)
+    problems = [str(p) for p in find_problems(Annotations(["run", "jump", "wave"], {"train": [*samples, again]}))]
+    assert problems[0] == f"train: 1 labels are not in 0..2: {tmp_path}/run/b.mp4 has 9"
+    assert any("2 of 3 videos lie in a folder named after another class" in problem for problem in problems)
+    assert any("1 videos are listed with different labels" in problem for problem in problems)
+    assert not any("have no video" in problem for problem in problems)

@@ -131,3 +131,16 @@ def test_the_same_clips_in_another_size_are_blended_in_the_same_places():
         one, _ = blending.blend(small, torch.tensor([0, 1]), 2, augment, generator(seed))
         other, _ = blending.blend(large, torch.tensor([0, 1]), 2, augment, generator(seed), (16, 24))
         assert torch.equal(other[..., ::2, ::2], one) and torch.equal(other[..., 1::2, 1::2], one)
+
+
+def test_several_labels_of_a_clip_are_blended_and_smoothed_like_one(clips):
+    hot = torch.tensor([[1.0, 0, 1, 0, 0], [0, 1, 0, 0, 0], [0, 0, 1, 1, 1]])
+    for seed in range(6):
+        for augment in (Augment(), Augment(mixup=0, cutmix=0, smoothing=0.2)):
+            blended, targets = blending.blend(clips, LABELS, 5, augment, generator(seed))
+            same, several = blending.blend(clips, hot, 5, augment, generator(seed))
+            assert torch.equal(same, blended)
+            sharp, other = ((t - augment.smoothing / 5) / (1 - augment.smoothing) for t in (targets, several))
+            share = sharp[:, LABELS]  # of each clip in each blended one
+            torch.testing.assert_close(other, share @ hot)
+    assert several.max().item() == pytest.approx(1 - 0.2 + 0.2 / 5)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidstill.data.lists import read_rows
+from vidstill.data.lists import read_rows, split_labels
 
 ROOT = Path("videos")
 
@@ -44,9 +44,54 @@ def test_forms_of_csv(tmp_path: Path, text: str, rows: list[tuple[str, str]]) ->
     assert rows_of(tmp_path, text) == rows
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a b.mp4,3;17;42\nc.mp4,5\n",
+        "a b.mp4,3,17,42\nc.mp4,5\n",
+        "a b.mp4 3 17 42\nc.mp4 5\n",
+        "a b.mp4 3,17,42\nc.mp4 5\n",
+        "a b.mp4 3, 17, 42\nc.mp4 5,\n",
+        "a b.mp4\t3,17,42\nc.mp4\t5\n",
+        "a b.mp4;3;17;42\nc.mp4;5\n",
+        "path labels\na b.mp4 3;17;42\nc.mp4 5\n",
+        "label;path\n3 17 42;a b.mp4\n5;c.mp4\n",
+        'path,labels\na b.mp4,"3,17,42"\nc.mp4,5\n',
+        'labels,path\n"3 17 42",a b.mp4\n5,c.mp4\n',
+    ],
+)
+def test_forms_of_several_ids(tmp_path: Path, text: str) -> None:
+    rows = rows_of(tmp_path, text)
+    assert [(name, split_labels(label)) for name, label in rows] == [("a b.mp4", ["3", "17", "42"]), ("c.mp4", ["5"])]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a b.mp4,arm wrestling;run\nc.mp4,run\n",
+        "a b.mp4 arm wrestling; run\nc.mp4 run\n",
+        "a b.mp4;arm wrestling;run\nc.mp4;run\n",
+        "a b.mp4\tarm wrestling\trun\nc.mp4\trun\n",
+        "label,path\narm wrestling; run;,a b.mp4\nrun,c.mp4\n",
+    ],
+)
+def test_forms_of_several_names(tmp_path: Path, text: str) -> None:
+    rows = rows_of(tmp_path, text)
+    assert [(name, split_labels(label)) for name, label in rows] == [
+        ("a b.mp4", ["arm wrestling", "run"]),
+        ("c.mp4", ["run"]),
+    ]
+
+
+def test_a_space_in_every_path_separates_nothing(tmp_path: Path) -> None:
+    text = "path\tlabel\tgroup\nx y.mp4\trun\tg 1\n"
+    assert rows_of(tmp_path, text) == [("x y.mp4", "run")]
+    assert rows_of(tmp_path, "x.mp4 copy.mp4,3\ny.avi old.avi,5\n") == [("x.mp4 copy.mp4", "3"), ("y.avi old.avi", "5")]
+
+
 def test_json_lists(tmp_path: Path) -> None:
-    text = '[{"filename": "a.mp4", "label": [3]}, {"frame_dir": "b", "label": 0}]'
-    assert rows_of(tmp_path, text, "list.json") == [("a.mp4", "3"), ("b", "0")]
+    text = '[{"filename": "a.mp4", "label": [3]}, {"frame_dir": "b", "label": 0}, {"filename": "c", "label": [1, 2]}]'
+    assert rows_of(tmp_path, text, "list.json") == [("a.mp4", "3"), ("b", "0"), ("c", "1;2")]
 
 
 def test_rows_know_path_line_and_group(tmp_path: Path) -> None:
@@ -63,15 +108,13 @@ def test_rows_know_path_line_and_group(tmp_path: Path) -> None:
         ("l.csv", "a.mp4,0\nb.mp4\n", r"line 2: 'b.mp4' has no label"),
         ("l.csv", "a.mp4,0\nb.mp4,\n", "line 2: the label is empty"),
         ("l.csv", ",0\n", "line 1: the path is empty"),
-        ("l.csv", "a.mp4,0\nb.mp4,1,2\n", "line 2: several labels"),
-        ("l.txt", "a.mp4 0 1\n", "line 1: several labels"),
         ("l.csv", "path,label\na, b.mp4,1\n", "line 2: 3 fields, the header has 2"),
         ("l.csv", 'a.mp4,0\n"b.mp4,1\nc.mp4,2\n', "quotation mark"),
         ("l.csv", "\n\n", "lists no video"),
         ("l.csv", "path,label\n", "lists no video"),
         ("l.csv", b"\xff\xfea\x00", "not UTF-8"),
         ("l.json", '[{"label": 3}]', "entry 1: needs filename"),
-        ("l.json", '[{"filename": "a", "label": [1, 2]}]', "entry 1: 2 labels"),
+        ("l.json", '[{"filename": "a", "label": []}]', "line 1: the label is empty"),
         ("l.json", '{"a": 1}', "give a list"),
         ("l.json", "[{]", "line 1: not JSON"),
     ],

@@ -237,3 +237,17 @@ def test_without_computing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert "ms per clip" not in table(rows)
     assert rows[1].cost and rows[1].cost.gmacs == pytest.approx(CATALOGUE["dualformer_tiny"].gmacs, rel=0.01)
     assert (page.parent / "pareto.svg").read_text().count("<svg") == 2, "one chart, of GMACs, in its frame"
+
+
+def test_map_has_a_column_of_its_own(tmp_path: Path) -> None:
+    runs = [a_run(tmp_path / "run"), a_run(tmp_path / "several", width=16, top1=None)]
+    with (runs[1] / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"split": "test", "videos": 40, "mAP": 0.625}) + "\n")
+    rows, _ = bench(runs, out=tmp_path / "out")
+    assert [[cell.shown for cell in table(rows)[title]] for title in ("top-1 %", "mAP %")] == [
+        ["80.0", "–"],
+        ["–", "62.5"],
+    ]
+    first, second = csv.DictReader((tmp_path / "out/bench.csv").open())
+    assert (first["top1"], first["mAP"], second["top1"], second["mAP"]) == ("80.0", "", "", "62.5")
+    assert first["tested"] != second["tested"]

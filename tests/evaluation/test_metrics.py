@@ -11,9 +11,17 @@ from torchmetrics.functional.classification import (
     multiclass_accuracy,
     multiclass_calibration_error,
     multiclass_confusion_matrix,
+    multilabel_average_precision,
 )
 
-from vidstill.evaluation.metrics import expected_calibration_error, measure, reliability, topk_accuracy
+from vidstill.evaluation.metrics import (
+    expected_calibration_error,
+    headline,
+    measure,
+    measure_multi_label,
+    reliability,
+    topk_accuracy,
+)
 
 
 def drawn(seed: int, videos: int, classes: int, all_classes: bool = False) -> tuple[np.ndarray, np.ndarray]:
@@ -106,3 +114,46 @@ def test_calibration_by_hand() -> None:
 def test_what_cannot_be_measured_is_said(scores: np.ndarray, labels: list[int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         measure(scores, np.array(labels, np.int64), names(2))
+
+
+def ap_by_hand(scores: np.ndarray, hits: np.ndarray) -> float:
+    """Precision where each hit comes in, its mean over the hits; scores without ties."""
+    order = sorted(range(len(scores)), key=lambda n: -scores[n])
+    found = [place for place, n in enumerate(order, 1) if hits[n]]
+    return sum(count / place for count, place in enumerate(found, 1)) / len(found)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_multi_label_figures_against_loops_and_libraries(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(0, 2, (40, 6)).astype(np.float32)
+    targets = (rng.random((40, 6)) < 0.3).astype(np.float32)
+    targets[:6] = np.eye(6)
+    scores = 1 / (1 + np.exp(-logits))
+    m = measure_multi_label(scores, targets, names(6))
+    for number, row in enumerate(m.classes):
+        assert row.videos == targets[:, number].sum()
+        assert row.accuracy == pytest.approx(ap_by_hand(scores[:, number], targets[:, number]))
+    p, y = torch.from_numpy(scores), torch.from_numpy(targets).long()
+    assert m.mean_average_precision == pytest.approx(multilabel_average_precision(p, y, 6).item(), abs=1e-6)
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(torch.from_numpy(logits), y.float())
+    assert m.loss == pytest.approx(expected.item(), abs=1e-5)
+    assert m.chance == pytest.approx(targets.mean())
+    assert m.figures == {"loss": m.loss, "mAP": m.mean_average_precision}
+
+
+def test_a_class_that_never_occurs_counts_in_no_map() -> None:
+    scores, targets = np.array([[0.9, 0.2, 0.3], [0.1, 0.8, 0.4]]), np.array([[1, 0, 0], [1, 1, 0]])
+    m = measure_multi_label(scores, targets, names(3))
+    assert m.mean_average_precision == 1 and m.chance == 0.75
+    assert m.classes[2].videos == 0 and math.isnan(m.classes[2].accuracy)
+    with pytest.raises(ValueError, match="1 of 2 videos have scores that are not finite"):
+        measure_multi_label(np.array([[0.1], [np.inf]]), np.array([[1], [0]]), ["a"])
+    with pytest.raises(ValueError, match="nothing to measure"):
+        measure_multi_label(np.zeros((0, 2)), np.zeros((0, 2)), names(2))
+
+
+def test_the_headline_is_map_or_top1() -> None:
+    assert headline({"loss": 1.0, "mAP": 0.5}) == ("mAP", 0.5)
+    assert headline({"loss": 1.0, "top1": 0.4, "top5": 0.9}) == ("top-1", 0.4)
+    assert headline({"loss": 1.0}) is None

@@ -182,3 +182,21 @@ def test_the_interval_is_where_the_score_test_turns(right: int, videos: int) -> 
         if 1e-9 < end < 1 - 1e-9:
             assert abs(right / videos - end) == pytest.approx(1.96 * math.sqrt(end * (1 - end) / videos), rel=1e-6)
     assert low <= right / videos <= high
+
+
+def test_several_labels_per_video_are_judged_by_average_precision(tmp_path: Path) -> None:
+    samples = [Sample(Path("x.mp4"), 1, more=(0,)), Sample(Path("y.mp4"), 0), Sample(Path("z.mp4"), 1)]
+    scores = np.array([[0.9, 0.8, 0.1], [0.7, 0.6, 0.1], [0.5, 0.4, 0.1]], np.float32)
+    write_predictions(tmp_path / "predictions.csv", Evaluation(["a", "b", "c"], samples, scores, multi_label=True))
+    at = {"epoch": 0, "step": 4, "loss": 0.7}
+    rows = [{**at, "split": "train", "lr": 0.1}, {**at, "split": "val", "mAP": 0.375}]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    page = Page(write_report(tmp_path))
+    assert "mAP 91.7% mean average precision of 2 classes" in page.text
+    assert "baseline 66.7%" in page.text and "classes per video 1.3" in page.text
+    assert "Validation mAP mAP 37.5%" in page.text
+    assert "class average precision videos b 83% 2 a 100% 2" in page.text
+    assert "Said a 50%, is b 40%" in page.text and "Without test videos: c" in page.text
+    assert not any(word in page.text for word in ("top-1", "Confusion", "Calibration"))
+    (tmp_path / "predictions.csv").unlink()
+    assert "validation mAP 37.5% one view per video" in Page(write_report(tmp_path)).text

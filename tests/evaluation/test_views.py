@@ -311,3 +311,42 @@ def test_different_tests_are_not_averaged(changed, message):
         ensemble([one, dataclasses.replace(one, **changed)])
     with pytest.raises(ValueError, match="give one each"):
         ensemble([one], [1, 2])
+
+
+def several(names: str = "ab") -> Evaluation:
+    samples = [Sample(Path("x.mp4"), 1, more=(0,)), Sample(Path("y.mp4"), 0), Sample(Path("z.mp4"), 1)]
+    scores = np.array([[0.9, 0.8], [0.7, 0.6], [0.1, 0.4]], dtype=np.float32)
+    return Evaluation(list(names), samples, scores, multi_label=True)
+
+
+def test_predictions_of_videos_with_several_classes_survive(tmp_path: Path) -> None:
+    """AP of a: 1; of b: (1 + 2/3) / 2."""
+    scored = several()
+    assert scored.summary() == "mAP 91.7%  by chance about 66.7%  (3 videos)"
+    write_predictions(tmp_path / "p.csv", scored)
+    header, first, *_ = (tmp_path / "p.csv").read_text().splitlines()
+    assert header == "path,labels,predicted,score,a,b" and first == "x.mp4,b;a,a,0.9,0.9,0.8"
+    back = read_predictions(tmp_path / "p.csv")
+    assert back.samples == scored.samples and back.multi_label
+    assert back.metrics == scored.metrics
+    both = ensemble([back, scored])
+    assert both.multi_label and both.summary() == scored.summary()
+    with pytest.raises(ValueError, match="other videos or labels"):
+        ensemble([scored, dataclasses.replace(scored, multi_label=False)])
+
+
+@pytest.mark.parametrize("fusion", ["sum", "max"])
+def test_views_of_a_multi_label_model_are_fused_as_sigmoids(
+    model: VideoModel, samples: list[Sample], fusion: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model, "activation", "sigmoid")
+    logits = []
+    with torch.inference_mode():
+        for sample in samples[:3]:
+            views = torch.from_numpy(test_clips(sample.path, model.input, 2, 3))
+            logits.append(model(normalise(views, model.input.mean, model.input.std)).double())
+    each = 1 / (1 + torch.exp(-torch.stack(logits)))
+    expected = each.mean(1) if fusion == "sum" else each.max(1).values
+    scored = evaluate(model, samples[:3], clips=2, crops=3, ensemble=fusion, multi_label=True)
+    np.testing.assert_allclose(scored.probabilities, expected.numpy(), rtol=1e-4, atol=1e-6)
+    assert scored.multi_label and "mAP" in scored.summary()

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from vidstill.config import Clip
+from vidstill.evaluation.views import scores_of
 from vidstill.models.catalogue import CATALOGUE
 from vidstill.models.convolution import Chain, Conv3d, conv_norm, max_pool
 from vidstill.models.pathways import CMDA, PositionAttention, slow_frames
@@ -178,13 +179,20 @@ def test_pooling_is_max_pool3d(kernel: tuple[int, ...]) -> None:
     assert torch.equal(max_pool(x, kernel, stride), expected)
 
 
-def test_a_larger_test_crop_averages_the_scores_of_its_windows() -> None:
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_a_larger_test_crop_averages_the_scores_of_its_windows(activation: str) -> None:
     torch.manual_seed(0)
-    head = Head([4], 3, 0.0, [(2, 2, 2)], "softmax").eval()
+    head = Head([4], 3, 0.0, [(2, 2, 2)], activation).eval()
     nn.init.normal_(head.projection.weight)
     x = torch.randn(2, 4, 2, 3, 2)
-    places = [head.projection(x[:, :, :, i : i + 2].mean((2, 3, 4))).softmax(-1) for i in range(2)]
-    torch.testing.assert_close(head([x]).softmax(-1), (places[0] + places[1]) / 2)
+    places = [scores_of(head.projection(x[:, :, :, i : i + 2].mean((2, 3, 4))), activation) for i in range(2)]
+    torch.testing.assert_close(scores_of(head([x]), activation), (places[0] + places[1]) / 2)
+
+
+def test_the_activation_of_a_model_is_that_of_its_windows() -> None:
+    model = create_model("slowfast_r50", 5, **MICRO)
+    model.activation = "sigmoid"
+    assert model.head.activation == model.activation == "sigmoid"
 
 
 @pytest.mark.parametrize(("frames", "alpha", "expected"), [

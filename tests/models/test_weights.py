@@ -124,11 +124,17 @@ def test_weights_of_another_network_are_refused_and_change_nothing(tmp_path: Pat
 def test_a_saved_model_comes_back_whole(tmp_path: Path) -> None:
     model = small(2, depths=(1, 1), focal_levels=(2, 1), focal_windows=(3, 3))
     model.classes, model.input = ["a", "ü, b"], Clip(frames=3, size=40, seconds=1.5)
+    model.activation = "sigmoid"
     save(model, tmp_path / "best", metrics={"top1": 0.5}, provenance={"run": "x"})
     for source in (tmp_path, tmp_path / "best.safetensors", tmp_path / "best.json"):
         again = vidstill.load(source)
         assert same(model, again)
         assert (again.classes, again.input, again.training) == (model.classes, model.input, False)
+        assert again.activation == "sigmoid"
+    about = json.loads((tmp_path / "best.json").read_text())
+    del about["activation"]
+    (tmp_path / "best.json").write_text(json.dumps(about))
+    assert vidstill.load(tmp_path).activation == "softmax"
 
 
 def test_files_that_are_not_models(tmp_path: Path) -> None:
@@ -269,6 +275,7 @@ def test_only_what_can_be_loaded_again_is_saved(tmp_path: Path) -> None:
     (lambda about: about["architecture"].update(name="nope"), r"best\.json does not describe a model: no model 'nope'"),
     (lambda about: about["architecture"].update(num_classes=9), r"does not fit .*best\.json.*head\.weight"),
     (lambda about: about.pop("input"), "does not describe a model"),
+    (lambda about: about.update(activation="tanh"), "activation 'tanh': allowed are softmax, sigmoid, relu"),
     (lambda about: about["architecture"]["options"].update(widht=3), "no option 'widht'.*width"),
 ])  # fmt: skip
 def test_a_description_that_does_not_fit(tmp_path: Path, change: Any, message: str) -> None:

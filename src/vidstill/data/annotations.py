@@ -11,11 +11,13 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 
+import numpy as np
+
 from vidstill.config import Data
 from vidstill.data.division import group_parts, stratified_parts
 from vidstill.data.duplicates import identify, stat_all
 from vidstill.data.formats import read_listing
-from vidstill.data.lists import is_number
+from vidstill.data.lists import is_number, split_labels
 from vidstill.data.rows import UNDIVIDED, Listing, Row
 from vidstill.labels import class_indices, class_names, spelling
 
@@ -34,11 +36,27 @@ _SOURCES = [
 
 @dataclass(frozen=True)
 class Sample:
-    """One labelled video. `group` names its source: videos of one group must not be in two splits."""
+    """One labelled video. `group` names its source: videos of one group must not be in two splits.
+
+    `more`: the classes that it has beside `label`, in multi-label data.
+    """
 
     path: Path
     label: int
     group: str | None = None
+    more: tuple[int, ...] = ()
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        return self.label, *self.more
+
+
+def multi_hot(samples: Sequence[Sample], classes: int) -> np.ndarray:
+    """(N,K) float32: 1 for the classes that a video has, else 0."""
+    targets = np.zeros((len(samples), classes), dtype=np.float32)
+    for row, sample in zip(targets, samples, strict=True):
+        row[list(sample.labels)] = 1
+    return targets
 
 
 @dataclass
@@ -71,12 +89,13 @@ def read_annotations(data: Data, seed: int = 0) -> Annotations:
     parts, stratified or by group, of which part `data.fold` is "val": the same on every machine for one seed.
 
     Raises ValueError, in one line with file and line number, for a format that cannot be told, a label that is no class
-    (with the range that is allowed, and whether the labels look 1-based), or a group pattern that does not fit.
+    (with the range that is allowed, and whether the labels look 1-based), for several labels of a video without
+    `data.multi_label`, or a group pattern that does not fit.
     """
     listing = read_listing(data)
-    classes, labels = _resolve_labels(listing, data.classes)
+    classes, labels = _resolve_labels(listing, data)
     splits = {
-        split: [Sample(row.path, labels[row], _group(row, data.group)) for row in rows]
+        split: [Sample(row.path, labels[row][0], _group(row, data.group), labels[row][1:]) for row in rows]
         for split, rows in listing.rows.items()
         if rows
     }
@@ -85,33 +104,65 @@ def read_annotations(data: Data, seed: int = 0) -> Annotations:
     return Annotations(classes, splits, listing.notes)
 
 
-def _resolve_labels(listing: Listing, given: str | None) -> tuple[list[str], dict[Row, int]]:
-    """Class names, and the id of each row. Labels of a list are ids where every one is a number."""
+def _resolve_labels(listing: Listing, data: Data) -> tuple[list[str], dict[Row, tuple[int, ...]]]:
+    """Class names, and the ids of each row. Labels of a list are ids where every one is a number."""
     rows = [row for split in listing.rows.values() for row in split]
-    classes = class_names(given) if given else listing.classes
-    if not listing.named and all(is_number(row.label) for row in rows):
-        labels = {row: int(row.label) for row in rows}
-        _check_range(labels, len(classes) if classes else None)
-        return classes or _folder_names(labels), labels
-    classes = classes or sorted({row.label for row in rows})
+    classes = class_names(data.classes) if data.classes else listing.classes
+    written = _written(rows, data.multi_label, classes)
+    if not listing.named and all(is_number(label) for _, label in written):
+        ids = [(row, int(label)) for row, label in written]
+        _check_range(ids, len(classes) if classes else None)
+        return classes or _folder_names(ids), _by_row(ids)
+    classes = classes or sorted({label for _, label in written})
     known = class_indices(classes)
-    labels = {}
-    for row in rows:
-        index = known.get(row.label, known.get(spelling(row.label)))
+    ids = []
+    for row, label in written:
+        index = known.get(label, known.get(spelling(label)))
         if index is None:
-            near = difflib.get_close_matches(row.label, classes, 1)
+            near = difflib.get_close_matches(label, classes, 1)
             hint = f" (did you mean {near[0]!r}?)" if near else ""
             raise ValueError(
-                f"{row.where}: {row.label!r} is none of the {len(classes)} classes of {given or 'the list'}{hint}"
+                f"{row.where}: {label!r} is none of the {len(classes)} classes of {data.classes or 'the list'}{hint}"
             )
-        labels[row] = index
-    return classes, labels
+        ids.append((row, index))
+    return classes, _by_row(ids)
 
 
-def _check_range(labels: dict[Row, int], count: int | None) -> None:
+def _written(rows: Sequence[Row], multi_label: bool, classes: list[str] | None) -> list[tuple[Row, str]]:
+    """Each label of each row. Raises ValueError where that is not clear."""
+    named = set(classes or ())
+    if multi_label and (torn := [name for name in named if ";" in name]):
+        raise ValueError(f"class {torn[0]!r}: with data.multi_label a ; stands between classes: rename it")
+    written = []
+    for row in rows:
+        labels = split_labels(row.label)
+        if not labels:
+            raise ValueError(f"{row.where}: {row.label!r} names no class")
+        if not multi_label and len(labels) > 1 and row.label not in named:
+            raise ValueError(
+                f"{row.where}: {row.label!r} are several labels: set data.multi_label for videos of several classes"
+            )
+        if multi_label and not classes and any("," in label for label in labels):
+            raise ValueError(
+                f"{row.where}: {row.label!r}: put a ; between the classes of a video; if the comma is part of a name "
+                "give data.classes"
+            )
+        written += [(row, label) for label in (labels if multi_label else [row.label])]
+    return written
+
+
+def _by_row(ids: Iterable[tuple[Row, int]]) -> dict[Row, tuple[int, ...]]:
+    """The ids of each row, each once."""
+    rows: dict[Row, dict[int, None]] = defaultdict(dict)
+    for row, label in ids:
+        rows[row][label] = None
+    return {row: tuple(labels) for row, labels in rows.items()}
+
+
+def _check_range(ids: Sequence[tuple[Row, int]], count: int | None) -> None:
     """Ids must be 0..count-1; without a class list they must start at 0 and leave no great gaps."""
     ranges: dict[Path, tuple[int, int]] = {}
-    for row, label in labels.items():
+    for row, label in ids:
         low, high = ranges.get(row.source, (label, label))
         ranges[row.source] = min(low, label), max(high, label)
     lowest, highest = min(low for low, _ in ranges.values()), max(high for _, high in ranges.values())
@@ -120,8 +171,8 @@ def _check_range(labels: dict[Row, int], count: int | None) -> None:
             source = min(ranges, key=lambda path: ranges[path])
             mend = "1-based; subtract one" if lowest == 1 else "they start at 0 unless data.classes names the classes"
             raise ValueError(f"{source}: labels run {lowest}..{highest}: {mend}")
-        count = max(1000, 2 * len(set(labels.values())))  # beyond that a label is a slip
-    for row, label in labels.items():
+        count = max(1000, 2 * len({label for _, label in ids}))  # beyond that a label is a slip
+    for row, label in ids:
         if not 0 <= label < count:
             low, high = ranges[row.source]
             mend = f"1-based; subtract one (allowed are 0..{count - 1})" if (low, high) == (1, count) else (
@@ -130,10 +181,10 @@ def _check_range(labels: dict[Row, int], count: int | None) -> None:
             raise ValueError(f"{row.source}: labels run {low}..{high}: {mend}")
 
 
-def _folder_names(labels: dict[Row, int]) -> list[str]:
+def _folder_names(ids: Sequence[tuple[Row, int]]) -> list[str]:
     """Names for ids without a class list: the folders of the videos where they tell ids apart, else the numbers."""
     folders: dict[int, set[str]] = defaultdict(set)
-    for row, label in labels.items():
+    for row, label in ids:
         folders[label].add(row.name.rpartition("/")[0].rpartition("/")[2])
     names = [next(iter(names)) for names in folders.values() if len(names) == 1]
     if len(names) == len(set(names)) == len(folders) == max(folders) + 1 and all(names):
@@ -187,8 +238,8 @@ def find_problems(annotations: Annotations) -> list[Problem]:
     """What speaks against training on these videos, fatal first.
 
     Fatal: a file that is missing, a label out of range, a single class. Else: a class without training videos, a video
-    with two labels or in a folder named after another class, and leaks: a video (same file, or same content) or a
-    source group in two splits. Looks up every file, and opens those whose size occurs in two splits.
+    listed with different labels or in a folder named after another class, and leaks: a video (same file, or same
+    content) or a source group in two splits. Looks up every file, and opens those whose size occurs in two splits.
     """
     splits = annotations.splits
     paths = list(dict.fromkeys(sample.path for samples in splits.values() for sample in samples))
@@ -217,30 +268,30 @@ def _out_of_range(annotations: Annotations) -> Iterable[Problem]:
     if count < 2:
         yield Problem(f"there is only one class: {_few(annotations.classes)}", fatal=True)
     for split, samples in annotations.splits.items():
-        wrong = [f"{sample.path} has {sample.label}" for sample in samples if not 0 <= sample.label < count]
+        wrong = [f"{s.path} has {label}" for s in samples for label in s.labels if not 0 <= label < count]
         if wrong:
             yield Problem(f"{split}: {len(wrong)} labels are not in 0..{count - 1}: {_few(wrong)}", fatal=True)
 
 
 def _without_training(annotations: Annotations) -> Iterable[Problem]:
     if "train" in annotations.splits:
-        present = {sample.label for sample in annotations.splits["train"]}
+        present = {label for sample in annotations.splits["train"] for label in sample.labels}
         empty = [name for label, name in enumerate(annotations.classes) if label not in present]
         if empty:
             yield Problem(f"train: {_of(empty, annotations.classes, 'classes')} have no video: {_few(empty)}")
 
 
 def _contradictions(annotations: Annotations) -> Iterable[Problem]:
-    """Videos with two labels, and videos in a folder that is named after another class than theirs."""
+    """Videos listed with different labels, and videos in a folder that is named after another class than theirs."""
     classes = annotations.classes
     known = {name: label for label, name in enumerate(classes)}
-    labels: dict[Path, set[int]] = defaultdict(set)
+    labels: dict[Path, set[frozenset[int]]] = defaultdict(set)
     for split, samples in annotations.splits.items():
         astray = []
         for sample in samples:
-            labels[sample.path].add(sample.label)
+            labels[sample.path].add(frozenset(sample.labels))
             folder = sample.path.parent.name
-            if known.get(folder, sample.label) != sample.label and 0 <= sample.label < len(classes):
+            if known.get(folder, sample.label) not in sample.labels and 0 <= sample.label < len(classes):
                 astray.append(f"{sample.path} is {classes[sample.label]}")
         if astray:
             yield Problem(
@@ -249,7 +300,7 @@ def _contradictions(annotations: Annotations) -> Iterable[Problem]:
             )
     double = [path for path, given in labels.items() if len(given) > 1]
     if double:
-        yield Problem(f"{len(double)} videos have two labels: {_few(double)}")
+        yield Problem(f"{len(double)} videos are listed with different labels: {_few(double)}")
 
 
 def _shared_videos(splits: dict[str, list[Sample]], files: dict[Path, os.stat_result]) -> Iterable[Problem]:

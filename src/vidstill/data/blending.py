@@ -21,14 +21,14 @@ def blend(
     rng: np.random.RandomState,
     frame: tuple[int, int] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Clips (B,3,T,H,W) and labels (B,) as a blended batch: clips, soft targets (B,K) float32.
+    """Clips (B,3,T,H,W) and labels, (B,) or multi-hot (B,K), as a blended batch: clips, soft targets (B,K) float32.
 
     One λ and one permutation serve the whole batch, and it is always blended: by CutMix with probability
     `augment.switch`, else by mixup; where one alpha is 0 by the other; where both are 0 only the labels are smoothed.
     A pure function of the batch and the state of `rng`. The same clips in another size are blended in the same places
     by the same state and the `frame` (H,W) of the first.
     """
-    targets = one_hot(labels, classes, augment.smoothing)
+    targets = smooth(labels, augment.smoothing) if labels.ndim == 2 else one_hot(labels, classes, augment.smoothing)
     if not (augment.mixup or augment.cutmix):
         return clips, targets
     with_cutmix = rng.random_sample() < augment.switch if augment.mixup and augment.cutmix else augment.cutmix > 0
@@ -47,6 +47,11 @@ def one_hot(labels: Tensor, classes: int, smoothing: float = 0.0) -> Tensor:
     """Targets (B,K): 1 - s + s/K at the label, s/K elsewhere."""
     targets = torch.full((len(labels), classes), smoothing / classes, device=labels.device)
     return targets.scatter_(1, labels[:, None], 1 - smoothing + smoothing / classes)
+
+
+def smooth(targets: Tensor, smoothing: float) -> Tensor:
+    """Multi-hot targets (B,K): 1 - s + s/K at each label, s/K elsewhere, as with one label."""
+    return targets * (1 - smoothing) + smoothing / targets.shape[1]
 
 
 def mixup(clips: Tensor, targets: Tensor, lam: float, perm: Tensor) -> tuple[Tensor, Tensor]:

@@ -115,7 +115,8 @@ def write_findings(findings: Sequence[Finding], path: Path) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("path", "label", "problem"))
     writer.writerows(
-        (finding.sample.path, finding.sample.label, f"{finding.kind}: {finding.reason}") for finding in findings
+        (finding.sample.path, ";".join(map(str, finding.sample.labels)), f"{finding.kind}: {finding.reason}")
+        for finding in findings
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic(path) as file:

@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import Dataset
 
 from vidstill.config import Augment, Clip, OnError
-from vidstill.data.annotations import Sample
+from vidstill.data.annotations import Sample, multi_hot
 from vidstill.data.transforms import jitter_scales, train_clip
 from vidstill.video.decode import VideoError
 
@@ -41,29 +41,35 @@ class TrainClips(Dataset[Any]):
     others: Sequence[Clip] = ()  # formats in which each clip is also wanted, for teachers
     longest_interval: int = 0  # of multigrid training: each clip draws its interval up to this one
     full_size: int = 0  # of multigrid training: the side that `augment.scales` are for
+    classes: int = 0  # how many, where labels are multi-hot; 0: one label each
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitems__(self, keys: Sequence[tuple[int, ...]]) -> dict[str, Any]:
-        """{"clips": uint8 (B,T,S,S,3), "others": [the same in other formats], "labels": (B,), "index": (B,),
-        "unreadable": [(path, reason)]}"""
-        taken: list[tuple[list[np.ndarray], int, int]] = []
+        """{"clips": uint8 (B,T,S,S,3), "others": [the same in other formats], "labels": (B,) or multi-hot
+        (B,K), "index": (B,), "unreadable": [(path, reason)]}"""
+        taken: list[tuple[list[np.ndarray], int]] = []
         unreadable: list[tuple[str, str]] = []
         for position, (epoch, index, *side) in enumerate(keys):
             needed = self.on_error == "replace" or (position == len(keys) - 1 and not taken)
             size = side[0] if side else self.clip.size
             formats, index = self._read(epoch, index, size, unreadable, MAX_REPLACEMENTS if needed else 0)
             if formats:
-                taken.append((formats, self.samples[index].label, index))
+                taken.append((formats, index))
         clips, *others = (
-            torch.from_numpy(np.stack(same)) for same in zip(*(formats for formats, _, _ in taken), strict=True)
+            torch.from_numpy(np.stack(same)) for same in zip(*(formats for formats, _ in taken), strict=True)
         )
+        labelled = [self.samples[index] for _, index in taken]
+        if self.classes:
+            labels = torch.from_numpy(multi_hot(labelled, self.classes))
+        else:
+            labels = torch.tensor([sample.label for sample in labelled])
         return {
             "clips": clips,
             "others": others,
-            "labels": torch.tensor([label for _, label, _ in taken]),
-            "index": torch.tensor([index for _, _, index in taken]),
+            "labels": labels,
+            "index": torch.tensor([index for _, index in taken]),
             "unreadable": unreadable,
         }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ _LABEL_WORDS = {
     "label", "labels", "class", "classid", "classname", "labelid", "category", "action", "target", "directorynumber",
 }  # fmt: skip
 _SUFFIX = "|".join(suffix[1:] for suffix in VIDEO_SUFFIXES)
+_SPACED = re.compile(rf".*\.(?:{_SUFFIX})([ \t])\s*(?!.*\.(?:{_SUFFIX})\b)[^\s,;].*", re.IGNORECASE)
 
 
 class Entry(NamedTuple):
@@ -36,7 +38,8 @@ class Columns(NamedTuple):
 def read_rows(path: Path, root: Path) -> list[Row]:
     """The rows of a list: `path,label` with comma, semicolon, tab or space, header or not; or JSON.
 
-    Paths are relative to `root`. Raises ValueError that names the file and the line.
+    Paths are relative to `root`. Several labels of a video are one text that `split_labels` understands. Raises
+    ValueError that names the file and the line.
     """
     entries = _from_json(path) if path.suffix.lower() == ".json" else _from_csv(path)
     rows = []
@@ -54,8 +57,14 @@ def is_number(text: str) -> bool:
     return re.fullmatch(r"-?\d+", text.strip()) is not None
 
 
+def split_labels(text: str) -> list[str]:
+    """The labels of a video as written: `walk; wave`, or numbers with commas or spaces between them too."""
+    between = r"[\s,;]+" if re.fullmatch(r"[-\d\s,;]+", text) else ";"
+    return [label for part in re.split(between, text) if (label := part.strip())]
+
+
 def _from_json(path: Path) -> Iterator[Entry]:
-    """[{"filename" or "frame_dir": path, "label": id or [id]}, …] as the Video-FocalNet reader has it."""
+    """[{"filename" or "frame_dir": path, "label": id or [id, …]}, …] as the Video-FocalNet reader has it."""
     try:
         objects = json.loads(read_text(path))
     except json.JSONDecodeError as error:
@@ -67,18 +76,18 @@ def _from_json(path: Path) -> Iterator[Entry]:
         if name is None or "label" not in item:
             raise ValueError(f"{path} entry {number}: needs filename (or frame_dir) and label")
         labels = item["label"] if isinstance(item["label"], list) else [item["label"]]
-        if len(labels) != 1:
-            raise ValueError(f"{path} entry {number}: {len(labels)} labels, but one per video is understood")
-        yield Entry(number, str(name), str(labels[0]))
+        yield Entry(number, str(name), ";".join(map(str, labels)))
 
 
 def _from_csv(path: Path) -> Iterator[Entry]:
-    table = list(_table(path))
+    lines = read_text(path).split("\n")
+    separator = _separator(lines)
+    table = list(_table(path, lines, separator))
     columns = _columns(table)
     width = len(table.pop(0)[1]) if columns else 0
     for line, fields in table:
         if columns is None:
-            yield Entry(line, *_path_and_label(fields, f"{path} line {line}"))
+            yield Entry(line, *_path_and_label(fields, separator, f"{path} line {line}"))
         elif len(fields) != width:
             raise ValueError(
                 f"{path} line {line}: {len(fields)} fields, the header has {width}: quote what holds a comma"
@@ -88,12 +97,19 @@ def _from_csv(path: Path) -> Iterator[Entry]:
             yield Entry(line, fields[columns.path], fields[columns.label], group)
 
 
-def _table(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Line numbers and fields. The separator is the one of , ; and tab that half the lines have, else the space."""
-    lines = read_text(path).split("\n")
-    sample = [line for line in lines[:20] if line.strip()]
-    separator = next((s for s in ",;\t" if 2 * sum(s in line for line in sample) >= max(1, len(sample))), None)
-    if separator is None:
+def _separator(lines: list[str]) -> str:
+    """Space or tab where it follows every video (`a.mp4 3,17`), else that of , ; and tab which half the lines have."""
+    sample = [line.strip() for line in lines[:20] if line.strip()]
+    found = [_SPACED.fullmatch(line) for line in sample[1:] or sample]  # the first may be a header
+    after = {match and match[1] for match in found}
+    if len(after) == 1 and (separator := after.pop()):
+        return separator
+    return next((s for s in ",;\t" if 2 * sum(s in line for line in sample) >= max(1, len(sample))), " ")
+
+
+def _table(path: Path, lines: list[str], separator: str) -> Iterator[tuple[int, list[str]]]:
+    """Line numbers and fields."""
+    if separator == " ":
         yield from ((number, _at_space(line.strip())) for number, line in enumerate(lines, 1) if line.strip())
         return
     reader = csv.reader(lines, delimiter=separator, strict=True)
@@ -125,10 +141,19 @@ def _columns(table: list[tuple[int, list[str]]]) -> Columns | None:
     return None
 
 
-def _path_and_label(fields: list[str], where: str) -> tuple[str, str]:
-    """From a line without header; an unquoted comma in the path or in the class name is tolerated."""
+def _path_and_label(fields: list[str], separator: str, where: str) -> tuple[str, str]:
+    """From a line without header: the numbers at its end are labels, else all but the first field is one.
+
+    An unquoted comma in the path or in a class name is tolerated; other separators stand between labels.
+    """
     if len(fields) < 2:
         raise ValueError(f"{where}: {fields[0]!r} has no label; write path,label")
-    if (len(fields) > 2 and all(map(is_number, fields[-2:]))) or re.fullmatch(r"-?\d+(\s+-?\d+)+", fields[-1].strip()):
-        raise ValueError(f"{where}: several labels, but one per video is understood")
-    return (",".join(fields[:-1]), fields[-1]) if is_number(fields[-1]) else (fields[0], ",".join(fields[1:]))
+    numbers = list(itertools.takewhile(_numeric, reversed(fields[1:])))[::-1]
+    if numbers:
+        return ",".join(fields[: -len(numbers)]), ",".join(numbers)
+    return fields[0], ("," if separator == "," else ";").join(fields[1:])
+
+
+def _numeric(text: str) -> bool:
+    labels = split_labels(text)
+    return bool(labels) and all(map(is_number, labels))

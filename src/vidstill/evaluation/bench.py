@@ -21,6 +21,7 @@ import torch
 from vidstill.data.isolated import Lost, isolated
 from vidstill.evaluation.charts import Point, pareto_chart, standalone
 from vidstill.evaluation.cost import Cost, find_device, measure, processor
+from vidstill.evaluation.metrics import headline
 from vidstill.evaluation.report import read_rows, read_settings, style_sheet, write_page
 from vidstill.files import atomic
 from vidstill.models.catalogue import CATALOGUE, matching
@@ -65,14 +66,19 @@ class Row:
     model: str
     source: Path | None = None  # None: the registered network, with random weights
     top1: list[float] = field(default_factory=list)  # of the test, per cent, one of each seed
+    mean_ap: list[float] = field(default_factory=list)  # instead, where videos have several classes
     tested: str = ""  # on what
     teacher: str = ""
     cost: Cost | None = None
 
     @property
+    def results(self) -> list[float]:
+        return self.top1 or self.mean_ap
+
+    @property
     def deviation(self) -> float:
         """Sample standard deviation over the seeds."""
-        return statistics.stdev(self.top1) if len(self.top1) > 1 else 0.0
+        return statistics.stdev(self.results) if len(self.results) > 1 else 0.0
 
     @property
     def published(self) -> dict[str, float]:
@@ -127,7 +133,7 @@ def bench(
             raise ValueError(f"{row.name} cannot be measured: {outcome.reason}")
         else:
             log.warning("%s cannot be measured: %s", row.name, outcome.reason)
-        if row.source and not row.top1:
+        if row.source and not row.results:
             log.warning("%s has no test result: `vidstill test %s` makes one", row.name, row.source)
     report({"what": "measuring", "done": len(rows), "total": len(rows)})
     return rows, _write(rows, out, _conditions(rows, device, repeats, bf16))
@@ -150,7 +156,7 @@ def _trained(paths: Sequence[str | Path]) -> list[Row]:
         folder = weights.parent
         rows = read_rows(folder / "metrics.jsonl") if (folder / "metrics.jsonl").exists() else []
         settings = read_settings(folder / "config.yaml") if (folder / "config.yaml").exists() else {}
-        test = next((row for row in reversed(rows) if row.get("split") == "test" and "top1" in row), {})
+        test = next((row for row in reversed(rows) if row.get("split") == "test" and headline(row)), {})
         runs[weights.resolve()] = _Run(path, about, settings, test)
     groups: list[list[_Run]] = []
     for run in runs.values():
@@ -167,12 +173,15 @@ def _trained(paths: Sequence[str | Path]) -> list[Row]:
 def _row(name: str, group: Sequence[_Run]) -> Row:
     first, tests = group[0], [run.test for run in group if run.test]
     classes = len(first.about.get("classes") or ())
+    top1, mean_ap = ([100 * test[key] for test in tests if key in test] for key in ("top1", "mAP"))
+    tested = f"{tests[0].get('videos', '?')} videos, {classes} classes" if tests else ""
     return Row(
         name,
         first.about["architecture"].get("name", NOTHING),
         first.path,
-        [100 * test["top1"] for test in tests],
-        f"{tests[0].get('videos', '?')} videos, {classes} classes" if tests else "",
+        top1,
+        mean_ap,
+        f"{tested}, mAP" if mean_ap else tested,
         ", ".join(_teachers(first)),
     )
 
@@ -256,13 +265,19 @@ def _cells(row: Row) -> dict[str, Cell]:
     def text(value: str) -> Cell:
         return Cell(value, value) if value else Cell(NOTHING, None)
 
-    cost, top1 = row.cost, statistics.mean(row.top1) if row.top1 else None
-    spread = f" ± {row.deviation:.1f} (n = {len(row.top1)})" if len(row.top1) > 1 else ""
+    def mean(values: list[float]) -> Cell:
+        if not values:
+            return Cell(NOTHING, None)
+        spread = f" ± {row.deviation:.1f} (n = {len(values)})" if len(values) > 1 else ""
+        return Cell(f"{statistics.mean(values):.1f}{spread}", statistics.mean(values))
+
+    cost = row.cost
     low, high = (cost.ms_low, cost.ms_high) if cost else (None, None)
     quartiles = "" if low is None or high is None else f" ({_digits(low)}–{_digits(high)})"
     return {
         "name": text(row.name),
-        "top-1 %": Cell(NOTHING if top1 is None else f"{top1:.1f}{spread}", top1),
+        "top-1 %": mean(row.top1),
+        "mAP %": mean(row.mean_ap),
         "published top-1 %": text("; ".join(f"{name} {share:.1f}" for name, share in row.published.items())),
         "parameters": amount("parameters", " M", 1e-6),
         "GMACs": amount("gmacs"),
@@ -332,8 +347,8 @@ def _series(rows: Sequence[Row], cost: str) -> dict[str, list[Point]]:
             continue
         if (x := getattr(row.cost, cost)) is None:
             continue
-        if row.top1:
-            series.setdefault(row.tested, []).append(Point(row.name, x, statistics.mean(row.top1), row.deviation))
+        if row.results:
+            series.setdefault(row.tested, []).append(Point(row.name, x, statistics.mean(row.results), row.deviation))
         elif common in row.published:
             series.setdefault(f"{common}, published", []).append(Point(row.name, x, row.published[common]))
     return series
@@ -341,16 +356,18 @@ def _series(rows: Sequence[Row], cost: str) -> dict[str, list[Point]]:
 
 def _csv(rows: Sequence[Row]) -> str:
     file = io.StringIO()
-    own = ["name", "network", "n", "top1", "top1_deviation", "tested", "published", "teacher"]
+    own = ["name", "network", "n", "top1", "top1_deviation", "mAP", "mAP_deviation", "tested", "published", "teacher"]
     writer = csv.DictWriter(file, [*own, *(field.name for field in fields(Cost))], lineterminator="\n")
     writer.writeheader()
     for row in rows:
         line = {
-            "name": row.name, "network": row.model, "n": len(row.top1),
-            "top1": statistics.mean(row.top1) if row.top1 else "",
-            "top1_deviation": row.deviation if len(row.top1) > 1 else "", "tested": row.tested,
+            "name": row.name, "network": row.model, "n": len(row.results), "tested": row.tested,
             "published": "; ".join(f"{name} {share}" for name, share in row.published.items()), "teacher": row.teacher,
         }  # fmt: skip
+        if row.results:
+            figure = "top1" if row.top1 else "mAP"
+            line |= {figure: statistics.mean(row.results)}
+            line |= {f"{figure}_deviation": row.deviation} if len(row.results) > 1 else {}
         writer.writerow(line | (asdict(row.cost) if row.cost else {}))
     return file.getvalue()
 

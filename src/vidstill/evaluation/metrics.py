@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+
+HEADLINES = {"mAP": "mAP", "top1": "top-1"}  # in a run folder → in print
 
 
 @dataclass(frozen=True)
@@ -14,7 +17,7 @@ class ClassRow:
 
     name: str
     videos: int
-    accuracy: float  # nan without videos
+    accuracy: float  # in multi-label data the average precision; nan without videos
     confused: str | None
 
 
@@ -33,6 +36,34 @@ class Metrics:
     calibration_error: float
     confusion: np.ndarray
     classes: list[ClassRow]
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """The single numbers by the names under which a run folder keeps them."""
+        return {name: getattr(self, name) for name in ("loss", "top1", "top5", "mean_class", "calibration_error")}
+
+
+@dataclass(frozen=True)
+class MultiLabelMetrics:
+    """Of videos that may have several classes. `mean_average_precision` 0..1: the mean over the classes that occur;
+    `loss`: binary cross-entropy, its mean over videos and classes; `chance`: the mAP that scores without meaning have
+    on average in a large set, the mean share of videos that a class has.
+    """
+
+    videos: int
+    mean_average_precision: float
+    chance: float
+    loss: float
+    classes: list[ClassRow]
+
+    @property
+    def figures(self) -> dict[str, float]:
+        return {"loss": self.loss, "mAP": self.mean_average_precision}
+
+
+def headline(figures: Mapping[str, Any]) -> tuple[str, float] | None:
+    """The figure that models are judged by, mAP or top-1, with its name; None where there is neither."""
+    return next(((name, figures[key]) for key, name in HEADLINES.items() if key in figures), None)
 
 
 def topk_accuracy(scores: np.ndarray, labels: np.ndarray, k: int) -> float:
@@ -111,12 +142,9 @@ def measure(scores: np.ndarray, labels: np.ndarray, classes: list[str]) -> Metri
 
     Raises ValueError without a video, for a label that is no class, and for scores that are not finite.
     """
-    if not len(labels):
-        raise ValueError("no tested video: there is nothing to measure")
-    if labels.min() < 0 or labels.max() >= len(classes):
+    if len(labels) and (labels.min() < 0 or labels.max() >= len(classes)):
         raise ValueError(f"labels go from {labels.min()} to {labels.max()}, the {len(classes)} classes from 0")
-    if broken := int((~np.isfinite(scores)).any(1).sum()):
-        raise ValueError(f"{broken} of {len(labels)} videos have scores that are not finite: the weights are damaged")
+    _check_scores(scores)
     confusion = confusion_matrix(scores.argmax(1), labels, len(classes))
     videos = confusion.sum(1)
     with np.errstate(invalid="ignore"):
@@ -137,3 +165,27 @@ def measure(scores: np.ndarray, labels: np.ndarray, classes: list[str]) -> Metri
         confusion=confusion,
         classes=rows,
     )
+
+
+def measure_multi_label(scores: np.ndarray, targets: np.ndarray, classes: list[str]) -> MultiLabelMetrics:
+    """All figures for sigmoids (N,K) and targets (N,K), 0 or 1.
+
+    Raises ValueError without a video, and for scores that are not finite.
+    """
+    _check_scores(scores)
+    precision, videos = average_precision(scores, targets), targets.sum(0)
+    right = np.clip(np.where(targets > 0, scores, 1 - scores.astype(np.float64)), 1e-12, None)
+    return MultiLabelMetrics(
+        videos=len(scores),
+        mean_average_precision=mean_average_precision(scores, targets),
+        chance=float(videos[videos > 0].mean() / len(scores)),
+        loss=float(-np.log(right).mean()),
+        classes=[ClassRow(name, int(n), float(p), None) for name, n, p in zip(classes, videos, precision, strict=True)],
+    )
+
+
+def _check_scores(scores: np.ndarray) -> None:
+    if not len(scores):
+        raise ValueError("no tested video: there is nothing to measure")
+    if broken := int((~np.isfinite(scores)).any(1).sum()):
+        raise ValueError(f"{broken} of {len(scores)} videos have scores that are not finite: the weights are damaged")

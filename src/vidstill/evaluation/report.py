@@ -18,7 +18,7 @@ from PIL import Image
 
 from vidstill.config import parse_yaml
 from vidstill.evaluation.charts import NAMED, Series, confusion_chart, data_uri, line_chart, reliability_chart
-from vidstill.evaluation.metrics import ClassRow, Metrics, reliability
+from vidstill.evaluation.metrics import ClassRow, Metrics, MultiLabelMetrics, headline, reliability
 from vidstill.evaluation.views import Evaluation, read_predictions
 from vidstill.files import atomic
 from vidstill.video.decode import FramesMissing, VideoError, probe, read_frames
@@ -53,8 +53,11 @@ def write_report(folder: Path) -> Path:
     parts = [_header(folder, best), *(f'<p class="card">{escape(problem)}</p>' for problem in problems)]
     metrics = scored.metrics if scored and scored.samples else None
     parts += [_headline(metrics, tested, rows, settings), _training(rows, best)]
-    if scored and metrics:
-        parts += [_confusion(metrics), _classes(metrics), _mistakes(scored), _calibration(scored, metrics)]
+    if scored and isinstance(metrics, MultiLabelMetrics):
+        parts += [_classes(metrics.classes, "average precision"), _mistakes(scored)]
+    elif scored and isinstance(metrics, Metrics):
+        parts += [_confusion(metrics), _classes(metrics.classes, "right"), _mistakes(scored)]
+        parts.append(_calibration(scored, metrics))
     parts += [_unreadable(tested), _settings(settings), _footer(best)]
     return write_page(folder / "report.html", folder.resolve().name, parts)
 
@@ -85,15 +88,26 @@ def _header(folder: Path, best: dict[str, Any]) -> str:
     return f"<header><h1>{escape(folder.resolve().name)}</h1><p>{escape(' · '.join(filter(None, told)))}</p></header>"
 
 
-def _headline(metrics: Metrics | None, tested: dict[str, Any], rows: Rows, settings: dict[str, Any]) -> str:
+def _headline(
+    metrics: Metrics | MultiLabelMetrics | None, tested: dict[str, Any], rows: Rows, settings: dict[str, Any]
+) -> str:
     """The figures of the test; before it, those of the best validation."""
     if metrics is None:
-        validated = max((row for row in rows if "top1" in row), key=lambda row: row["top1"], default=None)
-        if validated is None:
+        judged = [(found, row.get("split") == "val") for row in rows if (found := headline(row))]
+        if not judged:
             return '<p class="card">Neither validated nor tested yet.</p>'
-        seen = "one view per video; not tested yet" if validated.get("split") == "val" else "predictions.csv is missing"
-        tiles = [("validation top-1" if validated.get("split") == "val" else "top-1", f"{validated['top1']:.1%}", seen)]
-        return _tiles(tiles)
+        (name, value), validated = max(judged, key=lambda found: found[0][1])
+        seen = "one view per video; not tested yet" if validated else "predictions.csv is missing"
+        return _tiles([(f"validation {name}" if validated else name, f"{value:.1%}", seen)])
+    count = ("videos tested", f"{metrics.videos:,}".replace(",", "\u2009"), _views(tested, settings))
+    if isinstance(metrics, MultiLabelMetrics):
+        present = sum(row.videos > 0 for row in metrics.classes)
+        return _tiles([
+            ("mAP", f"{metrics.mean_average_precision:.1%}", f"mean average precision of {present} classes"),
+            ("baseline", f"{metrics.chance:.1%}", "about what a random order of the videos has"),
+            ("classes per video", f"{sum(row.videos for row in metrics.classes) / metrics.videos:.2g}", "on average"),
+            count,
+        ])  # fmt: skip
     videos = metrics.confusion.sum(1)
     low, high = interval(metrics.top1, metrics.videos)
     tiles = [("top-1", f"{metrics.top1:.1%}", f"95% interval {100 * low:.1f}–{100 * high:.1f}%")]
@@ -103,7 +117,7 @@ def _headline(metrics: Metrics | None, tested: dict[str, Any], rows: Rows, setti
         ("mean class", f"{metrics.mean_class:.1%}", f"all {int((videos > 0).sum())} classes count alike"),
         ("baseline", f"{videos.max() / videos.sum():.1%}", "always naming the commonest class"),
         ("calibration", f"{metrics.calibration_error:.1%}", "gap of confidence and accuracy"),
-        ("videos tested", f"{metrics.videos:,}".replace(",", "\u2009"), _views(tested, settings)),
+        count,
     ]
     return _tiles(tiles)
 
@@ -144,12 +158,12 @@ def _training(rows: Rows, best: dict[str, Any]) -> str:
 
     chosen = best.get("provenance", {}).get("epoch")
     mark = None if chosen is None else chosen + 1
-    accuracy = {"top-1": points("val", "top1", 100)}
+    accuracy = {"mAP": points("val", "mAP", 100), "top-1": points("val", "top1", 100)}
     if len(best.get("classes") or range(6)) > 5:
         accuracy["top-5"] = points("val", "top5", 100)
     charts = [
         _chart("Loss", {"training": points("train", "loss"), "validation": points("val", "loss")}),
-        _chart("Validation accuracy", accuracy, (0, 100), mark, "%"),
+        _chart(f"Validation {'mAP' if accuracy['mAP'] else 'accuracy'}", accuracy, (0, 100), mark, "%"),
         _chart("Learning rate", {"at the end of the epoch": points("train", "lr")}),
     ]
     epochs = split["train"][-1]["epoch"] + 1
@@ -196,26 +210,27 @@ def _confusion(metrics: Metrics) -> str:
     )
 
 
-def _classes(metrics: Metrics) -> str:
-    tested = sorted(
-        (row for row in metrics.classes if row.videos), key=lambda row: (row.accuracy, -row.videos, row.name)
-    )
-    untested = [row.name for row in metrics.classes if not row.videos]
+def _classes(rows: Sequence[ClassRow], figure: str) -> str:
+    tested = sorted((row for row in rows if row.videos), key=lambda row: (row.accuracy, -row.videos, row.name))
+    untested = [row.name for row in rows if not row.videos]
     if len(tested) <= 2 * SHOWN_CLASSES:
         half = -(-len(tested) // 2) if len(tested) > 12 else len(tested)
-        lists = [_class_table(part) for part in (tested[:half], tested[half:]) if part]
+        lists = [_class_table(part, figure) for part in (tested[:half], tested[half:]) if part]
     else:
         strongest = sorted(tested, key=lambda row: (-row.accuracy, -row.videos))
-        lists = [_class_table(tested[:SHOWN_CLASSES], "Weakest"), _class_table(strongest[:SHOWN_CLASSES], "Strongest")]
+        lists = [
+            _class_table(tested[:SHOWN_CLASSES], figure, "Weakest"),
+            _class_table(strongest[:SHOWN_CLASSES], figure, "Strongest"),
+        ]
     drawn = f'<h2>Classes</h2><p>Weakest first.</p><div class="grid">{"".join(lists)}</div>'
     if len(tested) > 2 * SHOWN_CLASSES:
-        drawn += f"<details><summary>All {len(tested)} classes</summary>{_class_table(tested)}</details>"
+        drawn += f"<details><summary>All {len(tested)} classes</summary>{_class_table(tested, figure)}</details>"
     if untested:
         drawn += f'<p class="soft">Without test videos: {escape(", ".join(untested))}</p>'
     return drawn
 
 
-def _class_table(rows: Sequence[ClassRow], title: str = "") -> str:
+def _class_table(rows: Sequence[ClassRow], figure: str, title: str = "") -> str:
     lines = "".join(
         f'<tr><td class="name">{escape(row.name)}</td>'
         f'<td class="wide"><span class="meter"><i style="width:{100 * row.accuracy:.1f}%"></i></span></td>'
@@ -223,23 +238,26 @@ def _class_table(rows: Sequence[ClassRow], title: str = "") -> str:
         f'<td class="name soft">{escape(row.confused or "")}</td></tr>'
         for row in rows
     )
-    figures = '<th class="number">right</th><th class="number">videos</th>'
-    head = f"<tr><th>class</th><th></th>{figures}<th>often taken for</th></tr>"
+    figures = f'<th class="number">{figure}</th><th class="number">videos</th>'
+    confused = "<th>often taken for</th>" if any(row.confused for row in rows) else "<th></th>"
+    head = f"<tr><th>class</th><th></th>{figures}{confused}</tr>"
     return f'<div class="card">{f"<h3>{title}</h3>" if title else ""}<table>{head}{lines}</table></div>'
 
 
 def _mistakes(scored: Evaluation) -> str:
     """The wrong answers that the model was surest of, with a few frames each."""
     said, sure = scored.probabilities.argmax(1), scored.probabilities.max(1)
-    wrong = [int(n) for n in np.argsort(-sure, kind="stable") if said[n] != scored.labels[n]][:MISTAKES]
+    order = np.argsort(-sure, kind="stable")
+    wrong = [int(n) for n in order if said[n] not in scored.samples[n].labels][:MISTAKES]
     if not wrong:
         return ""
     cards = []
     for n in wrong:
-        path, true = scored.samples[n].path, int(scored.labels[n])
+        path, labels = scored.samples[n].path, scored.samples[n].labels
+        truth = ", ".join(f"{escape(scored.classes[true])} {scored.probabilities[n, true]:.0%}" for true in labels)
         cards.append(
             f'<div class="card mistake">{_frames(path)}<div>Said <b>{escape(scored.classes[said[n]])}</b> '
-            f"{sure[n]:.0%}, is {escape(scored.classes[true])} {scored.probabilities[n, true]:.0%}</div>"
+            f"{sure[n]:.0%}, is {truth}</div>"
             f"<small>{escape(str(Path(*path.parts[-3:])))}</small></div>"
         )
     return (

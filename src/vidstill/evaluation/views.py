@@ -17,11 +17,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from vidstill.config import Clip, OnError
-from vidstill.data.annotations import Sample
+from vidstill.data.annotations import Sample, multi_hot
 from vidstill.data.dataset import sample_seed
 from vidstill.data.loader import start_worker
 from vidstill.data.transforms import normalise, test_clips
-from vidstill.evaluation.metrics import Metrics, measure
+from vidstill.evaluation.metrics import Metrics, MultiLabelMetrics, measure, measure_multi_label
 from vidstill.files import atomic
 from vidstill.models.registry import VideoModel
 from vidstill.video.decode import VideoError
@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 
 Fusion = Literal["prob", "score", "none"]
 
-COLUMNS = ["path", "label", "predicted", "score"]  # of predictions.csv; the classes follow
+# Of predictions.csv; the classes follow. Of multi-label data the second one is "labels", with a ; between classes
+COLUMNS = ["path", "label", "predicted", "score"]
+MULTI_LABEL_COLUMNS = ["path", "labels", "predicted", "score"]
 # Views that go through the model together, though a batch of videos may have 12 of each: enough to fill a GPU and few
 # enough for its memory; on a CPU 4 take 0.8 of the time of 16 and 0.64 of that of 48 (VFL-Net at 112 pixels).
 VIEWS_AT_ONCE, VIEWS_AT_ONCE_ON_CPU = 16, 4
@@ -40,12 +42,16 @@ NAMED_AT_MOST = 20  # unreadable videos in a summary; the report has them all
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """A test: probabilities (N,K), float32, of the readable videos `samples`, and the others as (path, reason)."""
+    """A test: probabilities (N,K), float32, of the readable videos `samples`, and the others as (path, reason).
+
+    `multi_label`: a video may have several classes, so that mAP is measured.
+    """
 
     classes: list[str]
     samples: list[Sample]
     probabilities: np.ndarray
     unreadable: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+    multi_label: bool = False
 
     @property
     def paths(self) -> list[Path]:
@@ -56,17 +62,24 @@ class Evaluation:
         return np.array([sample.label for sample in self.samples], dtype=np.int64)
 
     @cached_property
-    def metrics(self) -> Metrics:
+    def metrics(self) -> Metrics | MultiLabelMetrics:
+        if self.multi_label:
+            targets = multi_hot(self.samples, len(self.classes))
+            return measure_multi_label(self.probabilities, targets, self.classes)
         return measure(self.probabilities, self.labels, self.classes)
 
     def summary(self) -> str:
         """The headline in one line, and one for each video that could not be read."""
         m = self.metrics
         left_out = f", {len(self.unreadable)} unreadable left out" if self.unreadable else ""
-        lines = [
-            f"top-1 {m.top1:.1%}  top-5 {m.top5:.1%}  mean class {m.mean_class:.1%}  calibration error "
-            f"{m.calibration_error:.1%}  ({m.videos} videos{left_out})"
-        ]
+        if isinstance(m, Metrics):
+            figures = (
+                f"top-1 {m.top1:.1%}  top-5 {m.top5:.1%}  mean class {m.mean_class:.1%}  calibration error "
+                f"{m.calibration_error:.1%}"
+            )
+        else:
+            figures = f"mAP {m.mean_average_precision:.1%}  by chance about {m.chance:.1%}"
+        lines = [f"{figures}  ({m.videos} videos{left_out})"]
         lines += [f"unreadable: {reason}" for _, reason in self.unreadable[:NAMED_AT_MOST]]
         if (more := len(self.unreadable) - NAMED_AT_MOST) > 0:
             lines.append(f"and {more} more, in the report")
@@ -124,6 +137,7 @@ def evaluate(
     workers: int = 0,
     start: str | None = None,
     on_error: OnError = "skip",
+    multi_label: bool = False,
     fabric: Fabric | None = None,
     report: Callable[[dict[str, Any]], None] = lambda event: None,
 ) -> Evaluation:
@@ -133,8 +147,8 @@ def evaluate(
     `ensemble` (sum, max) fuses the views. With `seed` the clips are
     random, as in the released Video-FocalNet test. `workers` processes, started by `start` (fork, spawn), read the
     videos. Unreadable ones are never replaced: they are left out of the figures and named, or with `on_error="raise"`
-    the first stops the test. Under `fabric` the ranks share the videos and all get the whole result. `report` hears of
-    {"what", "done", "total"}.
+    the first stops the test. `multi_label`: a video may have several classes, and mAP is measured. Under `fabric` the
+    ranks share the videos and all get the whole result. `report` hears of {"what", "done", "total"}.
 
     Raises ValueError where no video is readable or a loader process is killed, VideoError with `on_error="raise"`.
     """
@@ -180,6 +194,7 @@ def evaluate(
         [samples[index] for index in kept],
         np.stack([scores[index] for index in kept]),
         [(str(samples[index].path), reasons[index]) for index in sorted(reasons)],
+        multi_label,
     )
 
 
@@ -214,14 +229,18 @@ def score_views(
 
 
 def write_predictions(path: Path, evaluation: Evaluation) -> None:
-    """predictions.csv: path, label, predicted, score, then the probability of every class, whole or not at all."""
+    """predictions.csv: path, label(s), predicted, score, then the probability of every class, whole or not at all.
+
+    `predicted` is the class with the highest score.
+    """
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     names = evaluation.classes
-    writer.writerow([*COLUMNS, *names])
+    writer.writerow([*(MULTI_LABEL_COLUMNS if evaluation.multi_label else COLUMNS), *names])
     for sample, scores in zip(evaluation.samples, evaluation.probabilities.astype(np.float32), strict=True):
         best, digits = int(scores.argmax()), scores.astype(str)  # the shortest digits that read back as the same number
-        writer.writerow([sample.path, names[sample.label], names[best], digits[best], *digits])
+        labels = ";".join(names[label] for label in sample.labels)
+        writer.writerow([sample.path, labels, names[best], digits[best], *digits])
     with atomic(path) as file:
         file.write(text.getvalue().encode(errors="surrogateescape"))
 
@@ -232,16 +251,18 @@ def read_predictions(path: Path) -> Evaluation:
         with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
             header, *rows = csv.reader(file)
         names = header[4:]
-        if header[:4] != COLUMNS or not names:
+        multi_label = header[:4] == MULTI_LABEL_COLUMNS
+        if not (multi_label or header[:4] == COLUMNS) or not names:
             raise ValueError(f"its columns are {', '.join(header)[:80]}")
         index = {name: number for number, name in enumerate(names)}
-        samples = [Sample(Path(row[0]), index[row[1]]) for row in rows]
+        labels = [[index[name] for name in (row[1].split(";") if multi_label else [row[1]])] for row in rows]
+        samples = [Sample(Path(row[0]), own[0], more=tuple(own[1:])) for row, own in zip(rows, labels, strict=True)]
         scores = np.array([row[4:] for row in rows], dtype=np.float32).reshape(len(rows), len(names))
     except (KeyError, IndexError, ValueError, csv.Error) as error:
         raise ValueError(
             f"{path} holds no predictions as `vidstill test` writes them ({type(error).__name__}: {error}): test again"
         ) from None
-    return Evaluation(names, samples, scores)
+    return Evaluation(names, samples, scores, multi_label=multi_label)
 
 
 def ensemble(parts: Sequence[Evaluation], weights: Sequence[float] | None = None) -> Evaluation:
@@ -258,12 +279,13 @@ def ensemble(parts: Sequence[Evaluation], weights: Sequence[float] | None = None
     for number, (part, weight) in enumerate(zip(parts, weights, strict=True), 1):
         if part.classes != first.classes:
             raise ValueError(f"predictions {number} are of other classes than the first: only the same can be averaged")
-        if {s.path: s.label for s in part.samples} != {s.path: s.label for s in first.samples}:
+        labels, others = ({s.path: s.labels for s in each.samples} for each in (first, part))
+        if labels != others or part.multi_label != first.multi_label:
             raise ValueError(
                 f"predictions {number} are of other videos or labels than the first: test on the same list"
             )
         total[[place[sample.path] for sample in part.samples]] += weight * part.probabilities
-    return Evaluation(first.classes, first.samples, (total / sum(weights)).astype(np.float32))
+    return dataclasses.replace(first, probabilities=(total / sum(weights)).astype(np.float32), unreadable=[])
 
 
 @contextlib.contextmanager

@@ -17,8 +17,8 @@ from torch.nn import functional as F
 
 from vidstill.config import Clip
 from vidstill.models.convolution import BatchNorm3d, Chain, Conv3d, MaxPool, activate, avg_pool, conv_norm
-from vidstill.models.pathways import CMDA, Activation, Features, Layers, PathwayNet, Stage, assemble, check_shares
-from vidstill.models.registry import register_model
+from vidstill.models.pathways import CMDA, Features, Layers, PathwayNet, Stage, assemble, check_shares
+from vidstill.models.registry import Activation, register_model
 from vidstill.models.slowfast import kinetics_clip
 
 ONE, SPATIAL, ALL = (1, 1, 1), (1, 2, 2), (2, 2, 2)  # strides

@@ -11,7 +11,7 @@ import contextlib
 import functools
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,11 +22,10 @@ from vidstill.data.sampling import spread
 from vidstill.models.convolution import Conv3d, activate, conv_norm, max_pool, tokens_of, untoken
 from vidstill.models.layers import can_pack, keep_freed_memory
 from vidstill.models.megvii import from_megvii, is_megvii
-from vidstill.models.registry import VideoModel
+from vidstill.models.registry import Activation, VideoModel
 from vidstill.models.subnorm import Norm, whole_state
 from vidstill.models.weights import Report, inflate
 
-Activation = Literal["softmax", "sigmoid", "relu"]
 Features = list[Tensor]
 ATTENTION_WIDTH = 16  # fused attention of fewer channels is slower than with zeros beside them (CPU: by 1.3 to 1.5)
 Layers = tuple[dict[str, nn.Module], int]  # named layers in turn, and the channels that come out
@@ -183,11 +182,11 @@ class PathwayNet(VideoModel):
     ) -> None:
         super().__init__()
         self.alpha, self.reverse_channels = alpha, reverse_channels
-        self.activation = activation
         self.steps = list(steps)
         for name, step in steps.items():
             self.add_module(name, step)
         self.add_module(self.head_name.partition(".")[0], head)
+        self.activation = activation
         initialise(self)
         self.num_classes = num_classes
         if not num_classes:

@@ -8,7 +8,7 @@ import fnmatch
 import importlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,8 @@ from vidstill.config import Clip
 if TYPE_CHECKING:
     from vidstill.models.weights import Report
 from vidstill.models.catalogue import CATALOGUE
+
+Activation = Literal["softmax", "sigmoid", "relu"]
 
 
 class VideoModel(nn.Module):
@@ -35,7 +37,7 @@ class VideoModel(nn.Module):
     head_keys: tuple[str, ...] = ("head.weight", "head.bias")  # of the state dict, what depends on num_classes
     channel_axis: int = 1  # of what its inner layers hand on
     cam_layer: str = ""  # which of them Grad-CAM looks at unless told otherwise, parts separated by slashes
-    activation: str = "softmax"  # that makes the scores of a view from its logits: softmax, sigmoid or relu
+    activation: Activation = "softmax"  # that makes the scores of a view from its logits
     checkpointing: bool = False  # recompute activations in the backward pass: less memory, about a third more time
 
     def forward_features(self, clips: Tensor) -> dict[str, Tensor]:

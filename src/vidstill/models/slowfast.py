@@ -19,7 +19,6 @@ from vidstill.config import Clip
 from vidstill.models.convolution import Conv3d, MaxPool, conv_norm, tokens_of, untoken
 from vidstill.models.pathways import (
     CMDA,
-    Activation,
     Features,
     LateralFusion,
     Layers,
@@ -29,7 +28,7 @@ from vidstill.models.pathways import (
     attend,
     check_shares,
 )
-from vidstill.models.registry import register_model
+from vidstill.models.registry import Activation, register_model
 from vidstill.models.subnorm import Norm
 from vidstill.models.weights import Report
 
@@ -178,6 +177,15 @@ class SlowFast(PathwayNet):
 
     head_name = "head.projection"
     cam_layer = "s5"
+    head: Head
+
+    @property
+    def activation(self) -> Activation:
+        return self.head.activation
+
+    @activation.setter
+    def activation(self, name: Activation) -> None:
+        self.head.activation = name
 
     def __init__(
         self,

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from safetensors import SafetensorError
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vidstill.config import Clip
 from vidstill.files import atomic
-from vidstill.models.registry import VideoModel, create_model
+from vidstill.models.registry import Activation, VideoModel, create_model
 from vidstill.models.unpickle import read_pickled
 
 FORMAT = 1  # of <stem>.json
@@ -140,7 +140,7 @@ def save(
     metrics: Mapping[str, Any] | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write <stem>.safetensors and <stem>.json (architecture, classes, input, metrics, provenance).
+    """Write <stem>.safetensors and <stem>.json (architecture, classes, activation, input, metrics, provenance).
 
     Each appears whole or not at all. Raises ValueError when the disk is full or cannot be written; what was there
     before is then untouched. Returns the path of the weights.
@@ -150,6 +150,7 @@ def save(
         "format": FORMAT,
         "architecture": {"name": model.name, "num_classes": model.num_classes, "options": model.options},
         "classes": model.classes,
+        "activation": model.activation,
         "input": model.input.model_dump(mode="json"),
         "metrics": dict(metrics or {}),
         "provenance": dict(provenance or {}),
@@ -170,7 +171,7 @@ def save(
 
 
 def load(path: str | Path, device: str | torch.device = "cpu") -> VideoModel:
-    """A saved model in eval mode, with its `classes` and `input`.
+    """A saved model in eval mode, with its `classes`, `activation` and `input`.
 
     `path`: a run folder (its best.*), or a .safetensors or .json file beside the other. Raises ValueError where one of
     them is missing or damaged or they do not fit each other.
@@ -181,6 +182,9 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> VideoModel:
         # The weights come from the file: none are drawn.
         model = create_model(architecture["name"], architecture["num_classes"], device="meta", **options)
         model.classes, model.input = about["classes"], Clip.model_validate(about["input"])
+        model.activation = about.get("activation", model.activation)
+        if model.activation not in get_args(Activation):
+            raise ValueError(f"activation {model.activation!r}: allowed are {', '.join(get_args(Activation))}")
     except (KeyError, TypeError, ValueError) as error:
         raise _no_description(weights, error) from None
     try:

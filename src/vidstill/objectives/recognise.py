@@ -1,4 +1,4 @@
-"""Plain training: cross-entropy of the logits against labels or soft targets."""
+"""Plain training: cross-entropy of the logits against labels or targets."""
 
 from __future__ import annotations
 
@@ -9,11 +9,16 @@ from torch.nn import functional as F
 
 
 class Recognise(nn.Module):
-    """`model` learns to name the class. A batch holds `clips` (B,3,T,H,W) and `targets`, (B,) or (B,K)."""
+    """`model` learns to name the class, or with `multi_label` each class by itself: binary cross-entropy, its mean over
+    clips and classes.
 
-    def __init__(self, model: nn.Module) -> None:
+    A batch holds `clips` (B,3,T,H,W) and `targets`, (B,) or (B,K); with `multi_label` (B,K).
+    """
+
+    def __init__(self, model: nn.Module, multi_label: bool = False) -> None:
         super().__init__()
         self.model = model
+        self.loss = F.binary_cross_entropy_with_logits if multi_label else F.cross_entropy
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        return {"loss": F.cross_entropy(self.model(batch["clips"]), batch["targets"])}
+        return {"loss": self.loss(self.model(batch["clips"]), batch["targets"])}

@@ -25,6 +25,7 @@ from vidstill.data.blending import blend
 from vidstill.data.dataset import sample_seed
 from vidstill.data.loader import EpochBatches
 from vidstill.data.transforms import normalise
+from vidstill.evaluation.metrics import headline
 from vidstill.models.registry import VideoModel
 from vidstill.models.subnorm import aggregate_norms, split_norms, whole_state
 from vidstill.models.weights import save
@@ -66,9 +67,9 @@ def fit(
     there is one. `validates` says after which epochs, from 0, to validate.
 
     Writes metrics.jsonl, last.pt after every epoch and best.safetensors with best.json after the best one (by the
-    `top1` that `validate` returns; without it after every epoch). `report` hears twice a second of {"what", "done",
-    "total", "detail"}. What a step computes depends on (seed, step, rank) alone, so that a run stopped anywhere and
-    started again gives the same weights as one that was not.
+    `mAP` or `top1` that `validate` returns; without it after every epoch). `report` hears twice a second of {"what",
+    "done", "total", "detail"}. What a step computes depends on (seed, step, rank) alone, so that a run stopped anywhere
+    and started again gives the same weights as one that was not.
 
     Raises TrainingError where the loss is not finite, a loader process dies or the disk is full.
     """
@@ -152,10 +153,11 @@ def fit(
         row = {"epoch": epoch, "step": state["step"], "split": "train", "loss": state["loss"] / iterations, "lr": lr,
                "unreadable": len(unreadable), **speed}  # fmt: skip
         metrics = validate(plain) if validate and (validates(epoch) or epoch + 1 == run.train.epochs) else {}
-        better = metrics["top1"] > state["best"] if metrics else validate is None
+        judged = headline(metrics)
+        better = judged[1] > state["best"] if judged else validate is None
         state.update(loss=0.0, stale=0 if better else state["stale"] + bool(metrics))
-        if better and metrics:
-            state["best"] = metrics["top1"]
+        if better and judged:
+            state["best"] = judged[1]
         if rows is not None:
             rows.write(row)
             if metrics:
@@ -170,7 +172,7 @@ def fit(
     with _explained_deaths(), _stop_signals(fabric.world_size) as stopped:
         while state["step"] < steps:
             if run.train.patience and state["stale"] >= run.train.patience:
-                log.info("stopped early: top-1 has not risen for %d epochs", run.train.patience)
+                log.info("stopped early: the validation has not become better for %d epochs", run.train.patience)
                 break
             epoch = span.epoch + (state["step"] - span.step) // iterations
             repeated, batches.start = divmod(moment() - span.step, iterations)

@@ -73,7 +73,10 @@ def train(run: Run, report: Report = lambda event: None) -> Path:
         workers, why = worker_count(run.train.workers, processes=fabric.world_size, on_gpu=fabric.device.type == "cuda")
         log.info("device %s, %d process(es), precision %s", fabric.device, fabric.world_size, run.train.precision)
         log.info("%d loader process(es) (%s); videos are decoded on the CPU", workers, why)
-        clips = TrainClips(annotations.splits["train"], run.clip, run.augment, run.seed, run.data.on_error)
+        clips = TrainClips(
+            annotations.splits["train"], run.clip, run.augment, run.seed, run.data.on_error,
+            classes=len(annotations.classes) if run.data.multi_label else 0,
+        )  # fmt: skip
         batches = EpochBatches(len(clips), run.train.batch, run.seed, fabric.global_rank, fabric.world_size)
         held_out = annotations.splits.get("test") or annotations.splits.get("val", [])
         objective = build_objective(run, model, annotations, len(batches), fabric)
@@ -81,11 +84,11 @@ def train(run: Run, report: Report = lambda event: None) -> Path:
         val = annotations.splits.get("val", [])
 
         def single_view(candidate: VideoModel) -> dict[str, float]:
-            scored = evaluate(
+            figures = evaluate(
                 candidate, val, clips=1, crops=1, batch=run.train.batch, workers=workers, start=run.train.start,
-                fabric=fabric,
-            ).metrics  # fmt: skip
-            return {"loss": scored.loss, "top1": scored.top1, "top5": scored.top5}
+                multi_label=run.data.multi_label, fabric=fabric,
+            ).metrics.figures  # fmt: skip
+            return {name: figures[name] for name in ("loss", "mAP", "top1", "top5") if name in figures}
 
         provenance = {"run": run.name, "seed": run.seed, "vidstill": version("vidstill"), "torch": torch.__version__}
         if isinstance(objective, Distil):
@@ -188,7 +191,7 @@ def _test(
     return evaluate(
         model, samples, clip=clip, clips=views.clips, crops=views.crops, seed=run.seed if views.random else None,
         side=views.side, ensemble=views.ensemble, batch=views.batch, workers=workers, start=run.train.start,
-        fabric=fabric, report=report,
+        multi_label=run.data.multi_label, fabric=fabric, report=report,
     )  # fmt: skip
 
 
@@ -205,7 +208,8 @@ def _introduce(
     fabric.barrier()  # no process writes before all have looked
     introduced = []
     for teacher in teachers:
-        top1 = _test(teacher.model, samples, run, fabric, workers, report).metrics.top1 if samples else None
+        tested = _test(teacher.model, samples, run, fabric, workers, report).metrics.figures if samples else {}
+        top1 = tested.get("top1")
         name, sha256 = teacher.model.name, teacher.sha256
         introduced.append({"source": teacher.source, "sha256": sha256, "model": name, "top1": top1})
         log.info("teacher %s (%s, sha256 %s): top-1 %s", teacher.source, name, sha256, top1)
@@ -218,14 +222,13 @@ def _introduce(
 def _record(folder: Path, scored: Evaluation, run: Run) -> None:
     """predictions.csv, and the test's row in metrics.jsonl in place of an earlier one."""
     write_predictions(folder / "predictions.csv", scored)
-    m = scored.metrics
+    figures = scored.metrics.figures
     for path, reason in scored.unreadable:
         log.warning("not tested: %s (%s)", path, reason)
-    shares = {name: getattr(m, name) for name in ("loss", "top1", "top5", "mean_class", "calibration_error")}
     unreadable = {"unreadable": len(scored.unreadable), "unreadable_videos": scored.unreadable}
     log_rows = Log(folder, keep=lambda row: row["split"] != "test")
     views = {"clips": run.test.clips, "crops": run.test.crops}
-    log_rows.write({"split": "test", "step": 0, "videos": m.videos, **views, **shares, **unreadable})
+    log_rows.write({"split": "test", "step": 0, "videos": len(scored.samples), **views, **figures, **unreadable})
 
 
 def make_fabric(run: Run) -> Fabric:
@@ -293,6 +296,8 @@ def build_model(run: Run, annotations: Annotations) -> VideoModel:
         log.info("%s", load_weights(model, run.model.weights, head=run.model.head))
     seconds = run.clip.seconds or _typical_seconds(annotations.splits["train"])
     model.classes, model.input = list(annotations.classes), run.clip.model_copy(update={"seconds": seconds})
+    if run.data.multi_label:
+        model.activation = "sigmoid"
     return model
 
 
@@ -301,7 +306,7 @@ def build_objective(
 ) -> nn.Module:
     """What the run trains for; `iterations` per epoch. Raises ValueError for a teacher that does not fit."""
     if run.objective == "recognise":
-        return Recognise(model)
+        return Recognise(model, run.data.multi_label)
     if run.objective == "token_labels":
         annotator = load_annotator(run.token_labels, annotations.classes, fabric.device)
         return TokenLabels(model, annotator, run.token_labels)
