@@ -37,6 +37,17 @@ def test_other_settings_are_refused_once_training_has_begun(tmp_path: Path) -> N
     ):
         pass
     assert (folder / "config.yaml").read_text() == before != ""
+    older = before.replace("  multi_label: false\n", "")  # written before there was such a setting
+    assert older != before
+    (folder / "config.yaml").write_text(older)
+    with open_folder(a_run(tmp_path, "--data.root", "right")):
+        pass
+    (folder / "config.yaml").write_text(older)
+    with (
+        pytest.raises(TrainingError, match=r"multi_label False → True"),
+        open_folder(a_run(tmp_path, "--data.root", "right", "--data.multi_label", "true")),
+    ):
+        pass
 
 
 def test_a_full_disk_while_saving_keeps_the_checkpoint_before(tmp_path: Path) -> None:

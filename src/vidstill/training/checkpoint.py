@@ -53,10 +53,11 @@ def open_folder(run: Run) -> Iterator[Path]:
 
 
 def _refuse_other_settings(run: Run, before: dict[str, Any], folder: Path) -> None:
-    old, new = (_flat(values) for values in (before, run.model_dump(mode="json")))
-    changed = [key for key in new if key not in FREE and old.get(key) != new[key]]
+    old, new, usual = (_flat(values) for values in (before, run.model_dump(mode="json"), Run().model_dump(mode="json")))
+    pairs = {key: (old.get(key, usual.get(key)), new.get(key)) for key in {**new, **old} if key not in FREE}
+    changed = [f"{key} {was!r} → {given!r}" for key, (was, given) in pairs.items() if was != given]
     if changed:
-        shown = ", ".join(f"{key} {old.get(key)!r} → {new[key]!r}" for key in changed[:3])
+        shown = ", ".join(changed[:3])
         raise TrainingError(
             f"{folder} holds a run with other settings ({shown}{', …' if len(changed) > 3 else ''}): "
             "choose another --name or delete that folder"
