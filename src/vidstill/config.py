@@ -168,7 +168,7 @@ class Test(Section):
     clips: int = Field(4, ge=1)
     crops: Literal[1, 3] = 3
     size: int | None = Field(None, ge=8, description="side of the crops; null: clip.size")
-    ensemble: Literal["sum", "max"] = Field("sum", description="how the scores of the views become one")
+    ensemble: Literal["sum", "max", "score"] = Field("sum", description="of the views' scores; score: of mean logits")
     side: int | None = Field(None, ge=8, description="short side before the crop; null: 256/224 of it for one crop")
     random: bool = Field(False, description="random clips, seeded, as the released Video-FocalNet test")
     batch: int = Field(4, ge=1, description="videos per step")

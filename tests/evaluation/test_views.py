@@ -74,6 +74,8 @@ def test_fusion_sums_the_probabilities_of_views(seed: int, videos: int, count: i
     logits = np.random.default_rng(seed).normal(0, 4, (videos, count, classes))
     expected = [sum(np.exp(view) / np.exp(view).sum() for view in video) for video in logits]
     np.testing.assert_allclose(fuse(torch.from_numpy(logits)).numpy(), expected, rtol=1e-12)
+    geometric = np.exp(logits.mean(1)) / np.exp(logits.mean(1)).sum(-1, keepdims=True)
+    np.testing.assert_allclose(fuse(torch.from_numpy(logits), ensemble="score").numpy(), geometric, rtol=1e-12)
 
 
 @pytest.mark.parametrize(("clips", "crops"), [(1, 1), (2, 3)])

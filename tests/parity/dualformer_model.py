@@ -12,7 +12,7 @@ from fill import clip
 from focal_model import filled
 from torch import Tensor, nn
 
-from vidstill.evaluation.views import score_views
+from vidstill.evaluation.views import score_views, view_logits
 from vidstill.explain.gradcam import grad_cam
 from vidstill.explain.pictures import blend
 from vidstill.models.dualformer import DualFormer
@@ -119,12 +119,18 @@ def run_views(golden: Golden, arrays: Arrays) -> None:
             "seed": case.get("input_seed", golden["input"]["seed"]),
             "shape": case.get("input_shape", golden["input"]["shape"]),
         }
-        fusion, at_once = case["test_cfg"].get("average_clips") or "none", case["test_cfg"].get("max_testing_views")
-        if case["test_cfg"].get("feature_extraction"):
+        average, at_once = case["test_cfg"].get("average_clips"), case["test_cfg"].get("max_testing_views")
+        features = case["test_cfg"].get("feature_extraction")
+        if features:
             model.reset_classifier(0)
-            fusion = "score"  # the mean of what a model without classifier gives
-        scores = score_views(model, clips(about), fusion=fusion, at_once=at_once)
-        scores = scores.flatten(0, 1) if fusion == "none" else scores
+        x = clips(about)
+        each = view_logits(model, x, at_once=at_once)
+        if features:
+            scores = each.mean(1)
+        elif average == "prob":
+            scores = score_views(model, x, at_once=at_once)
+        else:
+            scores = each.flatten(0, 1) if average is None else each.mean(1)
         atol = golden["tolerance"]["atol"]
         np.testing.assert_allclose(scores, arrays[case["name"]], rtol=0, atol=atol, err_msg=case["name"])
 

@@ -9,7 +9,7 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -28,8 +28,6 @@ from vidstill.video.decode import VideoError
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
-
-Fusion = Literal["prob", "score", "none"]
 
 # Of predictions.csv; the classes follow. Of multi-label data the second one is "labels", with a ; between classes
 COLUMNS = ["path", "label", "predicted", "score"]
@@ -92,7 +90,10 @@ def scores_of(logits: Tensor, activation: str) -> Tensor:
 
 
 def fuse(logits: Tensor, activation: str = "softmax", ensemble: str = "sum") -> Tensor:
-    """Logits of views (…,V,K) → sum or maximum over the views of their scores (…,K)."""
+    """Logits of views (…,V,K) → one (…,K): the sum or the maximum over the views of their scores, or with "score" the
+    score of the mean logits."""
+    if ensemble == "score":
+        return scores_of(logits.mean(-2), activation)
     scores = scores_of(logits, activation)
     return scores.sum(-2) if ensemble == "sum" else scores.amax(-2)
 
@@ -143,12 +144,12 @@ def evaluate(
 ) -> Evaluation:
     """Score `samples` with `clips` x `crops` views each, `batch` videos at a time, every video exactly once.
 
-    `clip` defaults to the model's input; `side` is the short side that crops are taken from,
-    `ensemble` (sum, max) fuses the views. With `seed` the clips are
-    random, as in the released Video-FocalNet test. `workers` processes, started by `start` (fork, spawn), read the
-    videos. Unreadable ones are never replaced: they are left out of the figures and named, or with `on_error="raise"`
-    the first stops the test. `multi_label`: a video may have several classes, and mAP is measured. Under `fabric` the
-    ranks share the videos and all get the whole result. `report` hears of {"what", "done", "total"}.
+    `clip` defaults to the model's input; `side` is the short side that crops are taken from, `ensemble` fuses the views
+    (see `fuse`). With `seed` the clips are random, as in the released Video-FocalNet test. `workers` processes, started
+    by `start` (fork, spawn), read the videos. Unreadable ones are never replaced: they are left out of the figures and
+    named, or with `on_error="raise"` the first stops the test. `multi_label`: a video may have several classes, and mAP
+    is measured. Under `fabric` the ranks share the videos and all get the whole result. `report` hears of {"what",
+    "done", "total"}.
 
     Raises ValueError where no video is readable or a loader process is killed, VideoError with `on_error="raise"`.
     """
@@ -199,32 +200,30 @@ def evaluate(
 
 
 @torch.inference_mode()
-def score_views(
-    model: VideoModel,
-    views: Tensor,
-    clip: Clip | None = None,
-    *,
-    fusion: Fusion = "prob",
-    at_once: int | None = None,
-    ensemble: str = "sum",
-) -> Tensor:
-    """Views uint8 (N,V,T,S,S,3) of N videos, on the model's device → their probabilities (N,K), float32.
+def view_logits(model: VideoModel, views: Tensor, clip: Clip | None = None, *, at_once: int | None = None) -> Tensor:
+    """Views uint8 (N,V,T,S,S,3) of N videos, on the model's device → the logits of each (N,V,K), float32.
 
-    What `fuse` makes of the views, a sum as their mean. `fusion` "score" gives the mean of the logits instead, "none"
-    those of every view (N,V,K); for a model without classifier they are pooled features. Views that are normalised
-    already come as floats (N,V,3,T,H,W). `at_once` of them go through the model together, which changes nothing but
-    time and memory.
+    Of a model without classifier, pooled features. Views that are normalised already come as floats (N,V,3,T,H,W).
+    `at_once` of them go through the model together, which changes nothing but time and memory.
     """
     spec = clip or model.input
     together = at_once or (VIEWS_AT_ONCE_ON_CPU if views.device.type == "cpu" else VIEWS_AT_ONCE)
     parts = views.flatten(0, 1).split(together)
     logits = [model(part if part.is_floating_point() else normalise(part, spec.mean, spec.std)) for part in parts]
-    each = torch.cat(logits).float().unflatten(0, views.shape[:2])
-    if fusion == "none":
-        return each
-    if fusion == "score":
-        return each.mean(1)
-    scores = fuse(each, model.activation, ensemble)
+    return torch.cat(logits).float().unflatten(0, views.shape[:2])
+
+
+@torch.inference_mode()
+def score_views(
+    model: VideoModel,
+    views: Tensor,
+    clip: Clip | None = None,
+    *,
+    ensemble: str = "sum",
+    at_once: int | None = None,
+) -> Tensor:
+    """As `view_logits` → the videos' probabilities (N,K): what `fuse` makes of the views, a sum as their mean."""
+    scores = fuse(view_logits(model, views, clip, at_once=at_once), model.activation, ensemble)
     return scores / views.shape[1] if ensemble == "sum" else scores
 
 
