@@ -18,9 +18,30 @@ from pathlib import Path
 import vidstill
 
 TEACHER = "video_focalnet"
-FAMILIES = {  # the network; how it trains on the embedded data; how on the real clips
+DUALFORMER = """{video_size: [8, 40, 40], patch_size: [2, 4, 4], temporal_pooling: [2, 1, 1], embed_dims: [32, 64, 96],
+    num_heads: [2, 4, 6], depths: [2, 2, 2], mlp_ratios: [2, 2, 2], local_sizes: [[4, 5, 5], [4, 5, 5], [4, 3, 3]],
+    fine_pysizes: [[4, 5, 5], [4, 5, 5], [4, 2, 2]], coarse_pysizes: [[4, 1, 1], [4, 1, 1], [4, 1, 1]],
+    drop_path_rate: 0, dropout_ratio: 0}"""
+# The network, how it trains on the embedded data, and how on the real clips; the first is what both recipes hold.
+FAMILIES: dict[str, tuple[list[str], list[str], list[str]]] = {
     TEACHER: ([], ["--train.epochs", "24"], []),
+    "dualformer": (
+        ["--model.name", "dualformer_tiny", "--model.options", DUALFORMER],
+        ["--train.epochs", "40", "--optim.lr", "0.002", "--optim.warmup_epochs", "4"],
+        ["--optim.lr", "0.001"],
+    ),
+    "slowfast_shufflenetv2": (
+        ["--model.name", "slowfast_shufflenetv2", "--model.options", "{width: 0.25, dropout: 0}"],
+        ["--clip.size", "64", "--train.epochs", "30"],
+        [],
+    ),
+    "slowfast_mobilenetv2": (
+        ["--model.name", "slowfast_mobilenetv2", "--model.options", "{width: 0.5, dropout: 0}"],
+        ["--clip.size", "64", "--train.epochs", "20"],
+        [],
+    ),
 }
+TAUGHT = ["--objective", "distil", "--distil.alpha", "0.5", "--distil.temperature", "4"]
 LIGHT = ["--train.workers", "0", "--train.threads", "1"]
 
 
@@ -49,7 +70,7 @@ def main() -> None:
             own = ["--data.root", options.root, "--seed", str(seed), "--model.weights", str(motion), *network, *real]
             folders.append(run(options.recipe, f"{name}-s{seed}", *own, *settings))
             if name != TEACHER:
-                teacher = ["--objective", "distil", "--distil.teacher", str(options.out / f"{TEACHER}-s{seed}")]
+                teacher = [*TAUGHT, "--distil.teacher", str(options.out / f"{TEACHER}-s{seed}")]
                 folders.append(run(options.recipe, f"{name}-taught-s{seed}", *own, *settings, *teacher))
     bench = [sys.executable, "-m", "vidstill", "bench", *map(str, folders), "--out", str(options.out)]
     subprocess.run(bench, check=True)
