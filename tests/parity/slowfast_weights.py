@@ -11,9 +11,10 @@ import torch
 from fill import clip, fill
 from slowfast_model import build_from_overrides, filled
 
+from vidstill.models.adapt import Report, inflate
 from vidstill.models.slowfast import caffe2_name
 from vidstill.models.subnorm import Norm, SubNorm, split_norms
-from vidstill.models.weights import Report, inflate, load_weights
+from vidstill.models.weights import load_weights
 
 Golden = dict[str, Any]
 Arrays = Mapping[str, np.ndarray]

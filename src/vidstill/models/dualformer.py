@@ -11,20 +11,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vidstill.config import Clip
+from vidstill.models.adapt import Report
 from vidstill.models.convolution import BatchNorm3d
 from vidstill.models.layers import EPS, MLP, DropPath, Layer, Packs, dense, pack_dense, recompute
 from vidstill.models.packed import PackedModel
 from vidstill.models.registry import register_model
-
-if TYPE_CHECKING:
-    from vidstill.models.weights import Report
 
 Size = tuple[int, int, int]
 

@@ -12,12 +12,13 @@ import contextlib
 import functools
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vidstill.models.adapt import Report
 from vidstill.models.layers import (
     EPS,
     MLP,
@@ -39,9 +40,6 @@ from vidstill.models.layers import (
 )
 from vidstill.models.packed import PackedModel
 from vidstill.models.registry import register_model
-
-if TYPE_CHECKING:
-    from vidstill.models.weights import Report
 
 CACHE_BYTES = 5_000_000  # a frame of the first stage at 224²; larger and smaller ones measured slower
 _BLOCK = re.compile(r"layers\.(\d+)\.blocks\.(\d+)\.")

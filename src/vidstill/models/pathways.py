@@ -19,12 +19,12 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from vidstill.data.sampling import spread
+from vidstill.models.adapt import Report, inflate
 from vidstill.models.convolution import Conv3d, activate, conv_norm, max_pool, tokens_of, untoken
 from vidstill.models.layers import can_pack, keep_freed_memory
 from vidstill.models.megvii import from_megvii, is_megvii
 from vidstill.models.registry import Activation, VideoModel
 from vidstill.models.subnorm import Norm, whole_state
-from vidstill.models.weights import Report, inflate
 
 Features = list[Tensor]
 ATTENTION_WIDTH = 16  # fused attention of fewer channels is slower than with zeros beside them (CPU: by 1.3 to 1.5)

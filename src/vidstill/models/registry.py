@@ -8,15 +8,13 @@ import fnmatch
 import importlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_type_hints
+from typing import Any, Literal, TypeVar, get_type_hints
 
 import torch
 from torch import Tensor, nn
 
 from vidstill.config import Clip
-
-if TYPE_CHECKING:
-    from vidstill.models.weights import Report
+from vidstill.models.adapt import Report
 from vidstill.models.catalogue import CATALOGUE
 
 Activation = Literal["softmax", "sigmoid", "relu"]

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vidstill.config import Clip
+from vidstill.models.adapt import Report
 from vidstill.models.convolution import Conv3d, MaxPool, conv_norm, tokens_of, untoken
 from vidstill.models.pathways import (
     CMDA,
@@ -30,7 +31,6 @@ from vidstill.models.pathways import (
 )
 from vidstill.models.registry import Activation, register_model
 from vidstill.models.subnorm import Norm
-from vidstill.models.weights import Report
 
 PerStage = Sequence[Sequence[int]]
 

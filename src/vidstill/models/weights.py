@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -17,31 +16,13 @@ from torch import Tensor
 
 from vidstill.config import Clip
 from vidstill.files import atomic
+from vidstill.models.adapt import Report, shape_of
 from vidstill.models.registry import Activation, VideoModel, create_model
 from vidstill.models.unpickle import read_pickled
 
 FORMAT = 1  # of <stem>.json
 WRAPPERS = ("model", "state_dict", "model_state", "model_state_dict", "blobs")
 PREFIXES = re.compile(r"^(module\.|_orig_mod\.)+")  # left by DataParallel, DDP and torch.compile
-
-
-@dataclass
-class Report:
-    """What a file gave to a model, key by key."""
-
-    source: str
-    loaded: list[str] = field(default_factory=list)  # copied as they are
-    resized: dict[str, str] = field(default_factory=dict)  # key → what was done to it
-    kept: dict[str, str] = field(default_factory=dict)  # the model's own values stay → why
-    ignored: dict[str, str] = field(default_factory=dict)  # of the file, not in the model → why
-    notes: list[str] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        counts = (f"{len(getattr(self, what))} {what}" for what in ("loaded", "resized", "kept", "ignored"))
-        lines = [f"{self.source}: {', '.join(counts)}", *self.notes]
-        for what in ("resized", "kept", "ignored"):
-            lines += [f"{what} {key}: {why}" for key, why in getattr(self, what).items()]
-        return "\n  ".join(lines)
 
 
 def load_weights(
@@ -66,12 +47,12 @@ def load_weights(
         if state[key].shape != own[key].shape:
             if head == "error":
                 raise ValueError(
-                    f"{name}: the classifier {key} is {_shape(state[key])}, the model's {_shape(own[key])}: "
+                    f"{name}: the classifier {key} is {shape_of(state[key])}, the model's {shape_of(own[key])}: "
                     'build the model with as many classes, or pass head="fresh" for a new classifier'
                 )
-            report.kept[key] = f"classifier of another size, {_shape(state.pop(key))} in the file"
+            report.kept[key] = f"classifier of another size, {shape_of(state.pop(key))} in the file"
     if wrong := [key for key in state if key in own and state[key].shape != own[key].shape]:
-        shown = "; ".join(f"{key} is {_shape(state[key])}, the model's {_shape(own[key])}" for key in wrong[:3])
+        shown = "; ".join(f"{key} is {shape_of(state[key])}, the model's {shape_of(own[key])}" for key in wrong[:3])
         raise ValueError(f"{name}: {len(wrong)} weights have another shape: {shown}{'; …' if len(wrong) > 3 else ''}")
     if missing := [key for key in own if key not in state and key not in report.kept]:
         raise ValueError(f"{name} lacks {len(missing)} weights of the model: {_some(missing)}")
@@ -111,26 +92,6 @@ def find_state_dict(value: Any, name: str) -> dict[str, Tensor]:
     if all(PREFIXES.match(key) for key in tensors):
         tensors = {PREFIXES.sub("", key): value for key, value in tensors.items()}
     return tensors
-
-
-def inflate(images: Mapping[str, Tensor], own: Mapping[str, Tensor], report: Report) -> dict[str, Tensor]:
-    """Weights of a network for images in the shapes of the same network for videos, `own`.
-
-    (C',C,H,W) becomes (C',C,T,H,W): repeated along time and divided by T, so that a still video gives what the image
-    gave. Weights of any other shape stay the model's, and `report` says so.
-    """
-    state: dict[str, Tensor] = {}
-    for key, value in images.items():
-        target = own.get(key, value)
-        if value.ndim == 4 and target.ndim == 5 and value.shape == target.shape[:2] + target.shape[3:]:
-            steps = target.shape[2]
-            value = value.unsqueeze(2).expand(target.shape) / steps
-            report.resized[key] = f"repeated over {steps} time steps, divided by {steps}"
-        if value.shape == target.shape:
-            state[key] = value
-        else:
-            report.kept[key] = f"the file's is {_shape(value)}"
-    return state
 
 
 def save(
@@ -246,10 +207,6 @@ def _download(address: str) -> Path:
 def _with(stem: Path, suffix: str) -> Path:
     """`stem` may hold dots of its own."""
     return stem.with_name(stem.name + suffix)
-
-
-def _shape(tensor: Tensor) -> str:
-    return "×".join(map(str, tensor.shape)) or "a scalar"
 
 
 def _some(keys: Any, count: int = 4) -> str:
