@@ -140,11 +140,11 @@ def write_grad_cam(
     alpha: float = 0.5,
     fps: float = 5.0,
 ) -> GradCam:
-    """Grad-CAM of the video `source`, sampled and cropped as in a test, as an .mp4, a .gif or a strip of frames (.png).
+    """Grad-CAM of the video `source`, sampled and cropped as in a test, as an .mp4, a .gif or a sheet of frames (.png).
 
     The heat, with a share of `alpha`, is drawn over each frame or, with a share of 1, beside it; below it what the
-    model says. All views follow each other, and every pathway with the frames that it sees. Errors are those of
-    `grad_cam`, and VideoError where the one cannot be read or the other not written.
+    model says. All views follow each other, each a row of the sheet, and every pathway with the frames that it sees.
+    Errors are those of `grad_cam`, and VideoError where the one cannot be read or the other not written.
     """
     spec, device = model.input, next(model.parameters()).device
     views = test_clips(source, spec, clips, crops)
@@ -155,16 +155,20 @@ def write_grad_cam(
     ranked = rank(cam.scores.cpu().numpy(), names, 3)
     if cam.target != int(cam.scores.argmax()):  # what is shown is not what the model says
         ranked = [(names[cam.target], float(cam.scores[cam.target])), *ranked[:2]]
-    pictures = []
+    rows: list[list[np.ndarray]] = []
+    captions = []
     for pathway, seen in enumerate(cam.frames):
         heat = cam.heat(spec.size, spec.size, pathway).cpu().numpy()
         for view, warmth in zip(views[:, seen], heat, strict=True):
+            rows.append([])
+            if len(cam.frames) > 1:
+                captions.append(f"{('slow', 'fast')[pathway]} pathway, {len(seen)} of {views.shape[1]} frames")
             for number, frame, warm in zip(seen, view, warmth, strict=True):
                 shown = colour(warm, colours) if layout == "beside" else blend(frame / 255, warm, colours, alpha)
                 picture = (shown * 255).clip(0, 255).astype(np.uint8)
                 picture = np.concatenate([frame, picture], 1) if layout == "beside" else picture
-                pictures.append(draw(picture, ranked, number / fps))
-    write_pictures(path, pictures, fps)
+                rows[-1].append(draw(picture, ranked, number / fps))
+    write_pictures(path, rows, fps, captions)
     return cam
 
 

@@ -47,7 +47,7 @@ def write_modulators(
     for number, frame in enumerate(frames):
         shown = [_bytes(blend(frame / 255, each[number], alpha=alpha)) for each in maps]
         pictures.append(grid([[frame, *shown]]))
-    return write_pictures(path, pictures, FPS)
+    return write_pictures(path, [pictures], FPS)
 
 
 def write_gates(model: VideoModel, source: str | Path, path: str | Path) -> Path:

@@ -57,14 +57,17 @@ def grid(rows: Sequence[Sequence[np.ndarray]], captions: Sequence[str] = ()) -> 
     return np.asarray(sheet)
 
 
-def write_pictures(path: str | Path, pictures: Sequence[np.ndarray], fps: float) -> Path:
-    """Pictures uint8 (H,W,3) of one size as an .mp4 or a .gif, or as one strip (.png); whole or not at all."""
+def write_pictures(
+    path: str | Path, rows: Sequence[Sequence[np.ndarray]], fps: float, captions: Sequence[str] = ()
+) -> Path:
+    """Pictures uint8 (H,W,3) of one size as an .mp4 or a .gif, row after row, or as one sheet (.png) of these rows,
+    each under its caption; whole or not at all."""
     path = Path(path)
     if path.suffix.lower() == ".png":
-        return write_png(path, grid([pictures]))
+        return write_png(path, grid(rows, captions))
     if path.suffix.lower() not in (".mp4", ".gif"):
         raise ValueError(f"{path}: pictures are written as .mp4, .gif or .png, not {path.suffix or 'without a suffix'}")
-    write_video(path, pictures, fps)
+    write_video(path, [picture for row in rows for picture in row], fps)
     return path
 
 
