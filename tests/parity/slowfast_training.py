@@ -192,11 +192,13 @@ def two_steps(golden: Golden, arrays: Arrays) -> None:
 
     Batch norm over four places of four clips: an activation that is zero but for rounding falls on either side of its
     ReLU and moves gradients by percents, and the second step makes 1e-4 of what was 1e-6. What comes before the first
-    gradient is held to the golden's tolerance at once. Then clips that differ from the golden's by float32 rounding
-    are tried, until one has every gradient norm within the tolerance, and the second losses of such clips are within it
-    or on both sides of the golden's.
+    gradient is held to the golden's tolerance at once. For what comes after, clips that differ from the golden's by
+    float32 rounding are tried until the second loss and all but one in a hundred norms are within the golden's
+    tolerance of what they give, or between two of them.
     """
-    above, below = False, False
+    gradients = Envelope(golden["grad_norms_step1"], 1e-3)
+    state = Envelope(golden["state_norms_after_2_steps"], 1e-3)
+    losses = Envelope({"second": golden["losses"][1]}, 1e-4)
     for attempt in range(ATTEMPTS):
         x = torch.from_numpy(clip(golden["seed"], tuple(golden["shape"])))
         noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(attempt))
@@ -204,20 +206,29 @@ def two_steps(golden: Golden, arrays: Arrays) -> None:
         np.testing.assert_allclose(run.logits, arrays["train_logits"], rtol=1e-3, atol=1e-4)
         assert run.losses[0] == pytest.approx(golden["losses"][0], rel=1e-4)
         assert run.gradients.keys() == golden["grad_norms_step1"].keys()
-        if not all(differences(golden["grad_norms_step1"], run.gradients) <= 1e-3):
-            continue
-        moved = differences(golden["state_norms_after_2_steps"], run.state)
-        assert np.mean(moved <= 1e-3) > 0.9 and np.median(moved) < 1e-5  # the rest: biases that the second step moves
-        off = run.losses[1] / golden["losses"][1] - 1
-        above, below = above or off > -1e-4, below or off < 1e-4
-        if above and below:
+        outside = [*gradients.take(run.gradients), *state.take(run.state)]
+        far = losses.take({"second": run.losses[1]})
+        if not far and len(outside) <= (len(gradients.names) + len(state.names)) / 100:
             return
-    raise AssertionError(f"no clip of {ATTEMPTS} within rounding of the golden's has its gradients and second loss")
+    raise AssertionError(f"out of reach of {ATTEMPTS} clips within rounding of the golden's: {far} {outside}")
 
 
-def differences(expected: dict[str, float], norms: dict[str, float]) -> np.ndarray:
-    """Relative ones, of all norms that are not 0 but for rounding."""
-    return np.array([abs(norms[name] / norm - 1) for name, norm in expected.items() if norm > 1e-6])
+class Envelope:
+    """From the least to the largest of each figure so far, both widened by a share of what is expected."""
+
+    def __init__(self, expected: dict[str, float], tolerance: float) -> None:
+        self.expected = np.array(list(expected.values()))
+        self.names = list(expected)
+        # a figure that is 0 but for rounding, e.g. the gradient of a bias before a softmax, is held to the others' size
+        self.room = tolerance * np.maximum(self.expected, 1e-2 * np.median(self.expected))
+        self.low, self.high = np.full(len(expected), np.inf), np.full(len(expected), -np.inf)
+
+    def take(self, figures: dict[str, float]) -> list[str]:
+        """The names of those that are still out of reach."""
+        values = np.array([figures[name] for name in self.names])
+        self.low, self.high = np.minimum(self.low, values), np.maximum(self.high, values)
+        out = (self.expected < self.low - self.room) | (self.expected > self.high + self.room)
+        return [name for name, far in zip(self.names, out, strict=True) if far]
 
 
 def steps(golden: Golden, x: torch.Tensor) -> Steps:
