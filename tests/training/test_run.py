@@ -70,6 +70,11 @@ def test_compiling_changes_nothing_but_the_time(any_objective: list[str], monkey
         assert where == expected and loss == pytest.approx(expected_loss, rel=1e-3)
 
 
+def saved_at(folder: Path) -> int:
+    checkpoint = folder / "last.pt"
+    return checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+
+
 @pytest.mark.parametrize("workers", ["0", "2"])
 def test_killed_at_any_moment_and_started_again_gives_the_same_bits(
     any_objective: list[str], tmp_path: Path, workers: str
@@ -79,15 +84,12 @@ def test_killed_at_any_moment_and_started_again_gives_the_same_bits(
                 "--model.options", "{width: 8, drop_rate: 0.1}"]  # fmt: skip
     whole = vidstill.train(resolve(None, [*settings, "--name", "whole"]))
     broken = tmp_path / "broken"
-    for delay in (0.05, 0.35):  # seconds after the first checkpoint, so that training is really under way
+    for saves in (1, 3):  # so that training is really under way
         process = subprocess.Popen(command([*settings, "--name", "broken"]), env=THREADS, stdout=subprocess.DEVNULL)
-        before = (broken / "last.pt").stat().st_mtime_ns if (broken / "last.pt").exists() else 0
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and process.poll() is None:
-            if (broken / "last.pt").exists() and (broken / "last.pt").stat().st_mtime_ns != before:
-                break
-            time.sleep(0.01)
-        time.sleep(delay)
+        seen = {saved_at(broken)}
+        while len(seen) <= saves and process.poll() is None:
+            time.sleep(0.005)
+            seen.add(saved_at(broken))
         process.send_signal(signal.SIGKILL)
         process.wait()
     saved = read_checkpoint(broken)
