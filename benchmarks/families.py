@@ -1,11 +1,12 @@
 """Every family on one small real data set by one protocol: motion learned on the embedded data, then the real clips.
 
-    python benchmarks/families.py RECIPE --root FOLDER [--only NAME …] [--seeds 3] [--out FOLDER] [--section.key …]
+    python benchmarks/families.py RECIPE --root FOLDER [--only NAME …] [--teacher NAME] [--seeds 3] [--out FOLDER]
+        [--section.key value …]
 
 RECIPE says how a network is trained on the real clips, e.g. `ut_interaction`. Each network first trains on the embedded
-data (recipe `demo`); from there it trains alone, and once more taught by the Video-FocalNet of the same seed. One
-thread and no loader process each, so that several may run side by side with --only. A finished run is kept. Ends with
-the table of `vidstill bench` over all run folders.
+data (recipe `demo`); from there it trains alone, and once more taught by --teacher as it trained with the same seed.
+One thread and no loader process each, so that several may run side by side with --only. A finished run is kept. Ends
+with the table of `vidstill bench` over all run folders.
 """
 
 from __future__ import annotations
@@ -17,14 +18,13 @@ from pathlib import Path
 
 import vidstill
 
-TEACHER = "video_focalnet"
 DUALFORMER = """{video_size: [8, 40, 40], patch_size: [2, 4, 4], temporal_pooling: [2, 1, 1], embed_dims: [32, 64, 96],
     num_heads: [2, 4, 6], depths: [2, 2, 2], mlp_ratios: [2, 2, 2], local_sizes: [[4, 5, 5], [4, 5, 5], [4, 3, 3]],
     fine_pysizes: [[4, 5, 5], [4, 5, 5], [4, 2, 2]], coarse_pysizes: [[4, 1, 1], [4, 1, 1], [4, 1, 1]],
     drop_path_rate: 0, dropout_ratio: 0}"""
 # The network, how it trains on the embedded data, and how on the real clips; the first is what both recipes hold.
 FAMILIES: dict[str, tuple[list[str], list[str], list[str]]] = {
-    TEACHER: ([], ["--train.epochs", "24"], []),
+    "video_focalnet": ([], ["--train.epochs", "24"], []),
     "dualformer": (
         ["--model.name", "dualformer_tiny", "--model.options", DUALFORMER],
         ["--train.epochs", "40", "--optim.lr", "0.002", "--optim.warmup_epochs", "4"],
@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("recipe")
     parser.add_argument("--root", required=True)
     parser.add_argument("--only", nargs="+", default=list(FAMILIES), choices=FAMILIES)
+    parser.add_argument("--teacher", default="video_focalnet", choices=FAMILIES)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("runs/families"))
     options, settings = parser.parse_known_args()
@@ -69,9 +70,9 @@ def main() -> None:
         for seed in range(options.seeds):
             own = ["--data.root", options.root, "--seed", str(seed), "--model.weights", str(motion), *network, *real]
             folders.append(run(options.recipe, f"{name}-s{seed}", *own, *settings))
-            if name != TEACHER:
-                teacher = [*TAUGHT, "--distil.teacher", str(options.out / f"{TEACHER}-s{seed}")]
-                folders.append(run(options.recipe, f"{name}-taught-s{seed}", *own, *settings, *teacher))
+            if name != options.teacher:
+                taught = [*TAUGHT, "--distil.teacher", str(options.out / f"{options.teacher}-s{seed}")]
+                folders.append(run(options.recipe, f"{name}-by-{options.teacher}-s{seed}", *own, *settings, *taught))
     bench = [sys.executable, "-m", "vidstill", "bench", *map(str, folders), "--out", str(options.out)]
     subprocess.run(bench, check=True)
 
