@@ -157,7 +157,7 @@ def predict(
             annotate(predictions[0].source, predictions[0], video, top_k=top_k, report=report)
     if json == "-":
         _write_json(json, [prediction.to_dict(top_k) for prediction in predictions])
-    else:
+    elif predictions:
         _say(_prediction_table(predictions, top_k))
     for failure in failures:
         _complain(str(failure))

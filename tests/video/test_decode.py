@@ -466,6 +466,17 @@ def server(videos: Path, made: dict[str, Path]) -> Iterator[str]:
         http.shutdown()
 
 
+def test_a_source_that_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What PyAV raises where its time limit is over."""
+
+    def silent(*arguments: object, **options: object) -> None:
+        raise av.error.ExitError(1, "Immediate exit requested")
+
+    monkeypatch.setattr(av, "open", silent)
+    with pytest.raises(VideoError, match="rtsp://door: cannot be opened: nothing came in time"):
+        next(iter_frames("rtsp://door"))
+
+
 def test_a_url(server: str, plain: dict[str, list[np.ndarray]]) -> None:
     frames = list(iter_frames(f"{server}/pyramid.mp4", short_side=48))
     assert len(frames) == LENGTH and frames[0].pixels.shape == (48, 64, 3)

@@ -15,7 +15,7 @@ from typing import Any
 import av
 import numpy as np
 from av.bitstream import BitStreamFilterContext
-from av.error import FFmpegError, InvalidDataError
+from av.error import ExitError, FFmpegError, InvalidDataError
 from av.stream import Disposition
 
 from vidstill.video.pictures import H264, Mpeg4, Picture
@@ -81,6 +81,8 @@ class Plan:
 
 def reason(error: Exception) -> str:
     """The cause in a few words: FFmpeg's text without its number, file and function."""
+    if isinstance(error, ExitError):  # of PyAV where its time limit is over
+        return "nothing came in time"
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return text[0].lower() + text[1:]
 
