@@ -72,7 +72,7 @@ def main() -> None:
             folders.append(run(options.recipe, f"{name}-s{seed}", *own, *settings))
             if name != options.teacher:
                 taught = [*TAUGHT, "--distil.teacher", str(options.out / f"{options.teacher}-s{seed}")]
-                folders.append(run(options.recipe, f"{name}-by-{options.teacher}-s{seed}", *own, *settings, *taught))
+                folders.append(run(options.recipe, f"{name}-by-{options.teacher}-s{seed}", *own, *taught, *settings))
     bench = [sys.executable, "-m", "vidstill", "bench", *map(str, folders), "--out", str(options.out)]
     subprocess.run(bench, check=True)
 
