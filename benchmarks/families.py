@@ -41,7 +41,7 @@ FAMILIES: dict[str, tuple[list[str], list[str], list[str]]] = {
         [],
     ),
 }
-TAUGHT = ["--objective", "distil", "--distil.alpha", "0.5", "--distil.temperature", "4"]
+TAUGHT = ["--objective", "distil", "--distil.alpha", "0.5", "--distil.temperature", "1"]
 LIGHT = ["--train.workers", "0", "--train.threads", "1"]
 
 
