@@ -56,6 +56,18 @@ def test_multiply_adds_of_a_focal_network_by_hand() -> None:
     assert not any(parameter.is_meta for parameter in model.parameters()), "the model itself is untouched"
 
 
+@pytest.mark.parametrize("name", ["vfl_net", "slowfast_shufflenetv2", "dualformer_tiny"])
+def test_a_form_for_inference_counts_the_same(name: str) -> None:
+    options = {"vfl_net": {"width": 8}, "slowfast_shufflenetv2": {"width": 0.25}}.get(name, {})
+    model, clip = create_model(name, 5, **options), Clip(frames=8, size=32)
+    plain = gmacs(model, clip)
+    model.input = clip
+    model.optimise_for_inference()
+    with torch.no_grad():
+        model(torch.zeros(1, 8, 32, 32, 3).permute(0, 4, 1, 2, 3))
+    assert gmacs(model, clip) == plain > 0
+
+
 def test_the_time_is_the_median_after_the_warm_up(no_warm_up: None) -> None:
     found = measure(lambda: Waits([0.2, 0.03, 0.01, 0.02, 0.05, 0.04]), frames=2, size=8, repeats=5)
     assert found.ms == pytest.approx(30)

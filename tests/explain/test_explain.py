@@ -110,10 +110,15 @@ def test_maps_of_every_view_and_frame(name: str, options: dict[str, Any]) -> Non
     torch.testing.assert_close(cam.maps(), together.maps(), rtol=1e-3, atol=1e-7)
 
 
-def test_a_model_in_its_form_for_inference_has_maps_too() -> None:
-    model, x = small(*FAMILIES[0]), clips()
-    plain = grad_cam(model, x).maps()
-    torch.testing.assert_close(grad_cam(model.optimise_for_inference(), x).maps(), plain, rtol=1e-3, atol=1e-6)
+@pytest.mark.parametrize(("name", "options", "std"), [(*FAMILIES[0], 0.3), ("slowfast_r50", SLOWFAST, 0.1)])
+def test_a_model_in_its_form_for_inference_has_maps_too(name: str, options: dict[str, Any], std: float) -> None:
+    model, x = small(name, options, std), clips()
+    plain = grad_cam(model, x, target=1).weights[0]
+    model.optimise_for_inference()
+    for _ in range(2):  # before and after its weights are packed
+        torch.testing.assert_close(grad_cam(model, x, target=1).weights[0], plain, rtol=1e-3, atol=1e-6)
+        with torch.no_grad():
+            model(x)
 
 
 @pytest.mark.parametrize(

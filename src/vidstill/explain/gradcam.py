@@ -20,6 +20,7 @@ from vidstill.evaluation.views import VIEWS_AT_ONCE_ON_CPU, fuse
 from vidstill.explain.pictures import Colours, blend, colour, write_pictures
 from vidstill.inference.overlay import draw
 from vidstill.inference.predictor import rank
+from vidstill.models.layers import is_packed
 from vidstill.models.registry import VideoModel
 
 
@@ -70,8 +71,8 @@ def grad_cam(
     `at_once` views go through the model together. Raises ValueError for a layer that is not there, with those that
     are, or that gives something else, and for a class that is not there.
     """
-    if getattr(model, "packed", None) is not None:
-        model = copy.deepcopy(model)  # with its plain layers, which have gradients
+    if is_packed(model):
+        model = copy.deepcopy(model)
     name = layer or model.cam_layer
     module = find_layer(model, name)
     taken: list[list[Tensor]] = []

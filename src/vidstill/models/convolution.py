@@ -33,7 +33,6 @@ class Conv3d(Packs, nn.Conv3d):
     """Without bias and "same" unless said otherwise; kernel, stride and dilation along T, H and W."""
 
     packed: Kernel | None = None
-    packs: torch.dtype | None = None  # set: pack at the next call, in that type
 
     def __init__(
         self,

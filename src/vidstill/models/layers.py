@@ -31,9 +31,16 @@ class Packs:
     """A module with prepacked weights under `packed`: a cache, left out of copies and pickles."""
 
     packed: Any = None
+    packs: torch.dtype | None = None  # set: pack at the next call, in that type
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "packed"}
+        return {name: value for name, value in self.__dict__.items() if name not in ("packed", "packs")}
+
+
+def is_packed(model: nn.Module) -> bool:
+    """Whether some of its weights are prepacked, or will be: it then has no gradients; a copy has."""
+    layers = [module for module in model.modules() if isinstance(module, Packs)]
+    return any(layer.packed is not None or layer.packs is not None for layer in layers)
 
 
 def can_pack(dtype: torch.dtype) -> bool:
