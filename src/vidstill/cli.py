@@ -188,7 +188,7 @@ def explain(
             kernels: of each stage (needs no video); tokens: the class of every token (DualFormer)
         video: what the model looks at
         model: run folder or .safetensors file
-        out: .png (a strip or figure), .gif or .mp4; default explain-<what>.png
+        out: .png (a sheet of frames or a figure), .gif or .mp4; default explain-<what>.png
         layer: gradcam: path of a layer, e.g. layers/2; default the model's own choice
         target: gradcam: name or number of the class; default the likeliest
         layout: gradcam: heat over the frame or beside it

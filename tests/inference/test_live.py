@@ -94,6 +94,17 @@ def test_frames_that_waited_too_long_are_dropped(monkeypatch: pytest.MonkeyPatch
     assert source.dropped == 9
 
 
+def test_what_was_left_out_is_said(
+    model: VideoModel, video: Path, plug: Plug, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    plug(lambda short_side: iter_frames(video, short_side=short_side))
+    Predictor(model).predict("camera:0")
+    assert not caplog.text
+    monkeypatch.setattr(Live, "close", lambda live: setattr(live, "dropped", 7))
+    Predictor(model).predict("camera:0")
+    assert "camera:0: 7 frames were left out" in caplog.text
+
+
 def test_the_last_frame_is_never_stale(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: now[0])

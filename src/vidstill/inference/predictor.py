@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import itertools
+import logging
 import math
 import time
 from bisect import bisect
@@ -24,6 +25,8 @@ from vidstill.inference.stream import clip_frames, frame_side, sliding_windows
 from vidstill.models.registry import VideoModel
 from vidstill.models.weights import load
 from vidstill.video.decode import Frame, VideoError, iter_frames, probe
+
+log = logging.getLogger(__name__)
 
 # A file up to so many times the usual length of the training videos is one window, as in a test.
 WHOLE = 2.0
@@ -197,6 +200,8 @@ class Predictor:
         finally:
             if fresh is not None:
                 fresh.close()
+                if fresh.dropped:
+                    log.warning("%s: %d frames were left out to keep up with it", name, fresh.dropped)
         if not scored:
             raise VideoError(f"{source}: no frame within {seconds} s")
         report({"what": "labelling", "done": 1, "total": 1})

@@ -66,7 +66,7 @@ GHOSTNET = (  # stages of rows: kernel, expanded channels, channels, squeeze-and
 
 
 def norm(width: int) -> nn.BatchNorm3d:
-    """Not a `convolution.Norm`: multigrid leaves the norms of units whole, as released."""
+    """Not a `subnorm.Norm`: multigrid leaves the norms of units whole, as released."""
     return BatchNorm3d(width)
 
 
