@@ -280,8 +280,8 @@ def bench(
     """
     from rich.table import Table
 
-    from vidstill.evaluation.bench import DETAILS, table
-    from vidstill.evaluation.bench import bench as compare
+    from vidstill.reporting.bench import DETAILS, table
+    from vidstill.reporting.bench import bench as compare
 
     with _progress() as report:
         rows, page = compare(

@@ -40,6 +40,9 @@ class Data(Section):
     split: Literal["stratified", "group"] = Field("stratified", description="how one folder is divided")
     group: str | None = Field(None, description="regular expression; its first group names the source of a path")
     folds: int = Field(5, ge=2, description="number of parts of a stratified or group split; one is validation")
+    nested: bool = Field(
+        False, description="held-out videos are only tested; one of `folds` parts of the others chooses the epoch"
+    )
     on_error: OnError = Field("replace", description="what to do with a video that does not decode")
 
 
@@ -53,7 +56,10 @@ class Model(Section):
 
 
 class Clip(Section):
-    """What one input clip is; also what a model says of itself as `model.input`."""
+    """What one input clip is; also what a model says of itself as `model.input`. Not to be changed: copy it with
+    `clip.model_copy(update={"frames": 16})`."""
+
+    model_config = ConfigDict(frozen=True)
 
     frames: int = Field(8, ge=1)
     interval: int = Field(4, ge=1, description="dense, spread, range: from frame to frame; sparse: shortens the video")

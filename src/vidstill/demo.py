@@ -8,9 +8,9 @@ from typing import Any
 
 from vidstill.config import resolve
 from vidstill.data.annotations import read_annotations
-from vidstill.evaluation.bench import bench
 from vidstill.inference.overlay import annotate
 from vidstill.inference.predictor import Predictor
+from vidstill.reporting.bench import bench
 from vidstill.training.run import train
 
 

@@ -436,3 +436,38 @@ def test_problems_look_at_every_label(tmp_path: Path) -> None:
     assert any("2 of 3 videos lie in a folder named after another class" in problem for problem in problems)
     assert any("1 videos are listed with different labels" in problem for problem in problems)
     assert not any("have no video" in problem for problem in problems)
+
+
+@pytest.mark.parametrize("divided", [False, True])
+def test_nested_choice_tests_what_was_held_out_and_chooses_on_a_part_of_the_rest(tmp_path: Path, divided: bool) -> None:
+    for root in (tmp_path / "here", tmp_path / "there/deeper"):
+        for label, n in itertools.product("ab", range(20)):
+            write(root, f"{('train', 'valid')[n % 4 == 0]}/{label}/{n}.mp4" if divided else f"{label}/{n}.mp4")
+    plain = read_annotations(Data(root=tmp_path / "here"), seed=3)
+    nested, moved = (
+        read_annotations(Data(root=root, nested=True), seed=3)
+        for root in (tmp_path / "here", tmp_path / "there/deeper")
+    )
+    assert nested.splits["test"] == plain.splits["val"]
+    inner = nested.splits["train"] + nested.splits["val"]
+    assert sorted(inner, key=str) == sorted(plain.splits["train"], key=str)
+    assert len(nested.splits["val"]) in (len(inner) // 5, len(inner) // 5 + 1)
+    for split, samples in nested.splits.items():
+        assert names(tmp_path / "here", samples) == names(tmp_path / "there/deeper", moved.splits[split])
+
+
+def test_nested_choice_keeps_groups_together(tmp_path: Path) -> None:
+    write(tmp_path, *(f"{label}/{g}_{n}.mp4" for label in "ab" for g in range(10) for n in range(3)))
+    found = read_annotations(Data(root=tmp_path, split="group", group=r"(\d+)_", nested=True))
+    groups = [{sample.group for sample in samples} for samples in found.splits.values()]
+    assert sum(map(len, groups)) == len(set().union(*groups)) == 10
+
+
+def test_nested_choice_is_refused_where_nothing_is_left_to_nest(tmp_path: Path) -> None:
+    write(tmp_path, *(f"{split}/{label}/{n}.mp4" for split in ("train", "val", "test") for label in "ab" for n in "12"))
+    with pytest.raises(ValueError, match="already"):
+        read_annotations(Data(root=tmp_path, nested=True))
+    (tmp_path / "train").rename(tmp_path / "other")
+    (tmp_path / "test").rename(tmp_path / "another")
+    with pytest.raises(ValueError, match="needs training videos"):
+        read_annotations(Data(root=tmp_path, nested=True))

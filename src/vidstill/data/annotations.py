@@ -86,7 +86,8 @@ def read_annotations(data: Data, seed: int = 0) -> Annotations:
     """The videos that `data` describes, in the order of their list or of their names.
 
     What comes divided stays as it is; official lists give "train" and "test". What does not is cut into `data.folds`
-    parts, stratified or by group, of which part `data.fold` is "val": the same on every machine for one seed.
+    parts, stratified or by group, of which part `data.fold` is "val": the same on every machine for one seed. With
+    `data.nested` what is held out so far is "test", and "val" is cut out of "train" (nested cross-validation).
 
     Raises ValueError, in one line with file and line number, for a format that cannot be told, a label that is no class
     (with the range that is allowed, and whether the labels look 1-based), for several labels of a video without
@@ -101,6 +102,9 @@ def read_annotations(data: Data, seed: int = 0) -> Annotations:
     }
     if UNDIVIDED in splits:
         splits = _divide(listing.rows[UNDIVIDED], splits[UNDIVIDED], data, seed)
+    if data.nested:
+        names = {row.path: row.name for rows in listing.rows.values() for row in rows}
+        splits = _nest(splits, names, data, seed)
     return Annotations(classes, splits, listing.notes)
 
 
@@ -231,6 +235,26 @@ def _divide(rows: Sequence[Row], samples: Sequence[Sample], data: Data, seed: in
     return {
         "train": [sample for sample, part in zip(samples, parts, strict=True) if part != held_out],
         "val": [sample for sample, part in zip(samples, parts, strict=True) if part == held_out],
+    }
+
+
+def _nest(splits: dict[str, list[Sample]], names: dict[Path, str], data: Data, seed: int) -> dict[str, list[Sample]]:
+    """Held-out videos for the test alone, and a part of the training videos, whole groups where they are known, to
+    choose the epoch by."""
+    if "val" in splits and "test" in splits:
+        raise ValueError("data.nested: the data has validation and test videos already; leave it out")
+    if "train" not in splits or len(splits) < 2:
+        raise ValueError("data.nested: needs training videos and others to test on")
+    train = splits["train"]
+    labels, groups = [sample.label for sample in train], [sample.group for sample in train if sample.group]
+    if len(groups) == len(train) and len(set(groups)) >= data.folds:
+        parts = group_parts(groups, labels, data.folds, seed)
+    else:
+        parts = stratified_parts([names[sample.path] for sample in train], labels, data.folds, seed)
+    return {
+        "train": [sample for sample, part in zip(train, parts, strict=True) if part],
+        "val": [sample for sample, part in zip(train, parts, strict=True) if not part],
+        "test": splits.get("test") or splits["val"],
     }
 
 

@@ -28,7 +28,6 @@ from vidstill.data.dataset import TrainClips
 from vidstill.data.loader import EpochBatches, train_loader, worker_count
 from vidstill.data.randaugment import parse_policy
 from vidstill.data.synthetic import make_synthetic
-from vidstill.evaluation.report import write_report
 from vidstill.evaluation.views import Evaluation, evaluate, write_predictions
 from vidstill.files import atomic
 from vidstill.models.registry import VideoModel, create_model
@@ -39,6 +38,7 @@ from vidstill.objectives.distil import Distil
 from vidstill.objectives.recognise import Recognise
 from vidstill.objectives.teachers import Teacher, class_difference, load_teachers
 from vidstill.objectives.token_labels import TokenLabels, load_annotator
+from vidstill.reporting.report import write_report
 from vidstill.training.checkpoint import Log, TrainingError, has_checkpoint, open_folder, read_checkpoint
 from vidstill.training.loop import Report, Span, fit
 from vidstill.training.multigrid import NormPlan, eval_epochs, longest_interval, multigrid_run, norm_plan, short_cycle

@@ -15,12 +15,12 @@ import yaml
 from vidstill import cli
 from vidstill.config import resolve
 from vidstill.data.isolated import Lost
-from vidstill.evaluation import bench as module
-from vidstill.evaluation.bench import bench, table
 from vidstill.evaluation.cost import Cost
 from vidstill.models.catalogue import CATALOGUE
 from vidstill.models.registry import create_model
 from vidstill.models.weights import save
+from vidstill.reporting import bench as module
+from vidstill.reporting.bench import bench, table
 
 COST = Cost(
     parameters=1_234_567, weights_mb=4.9, gmacs=2.5, ms=12.3, ms_low=12.0, ms_high=13.0, memory_mb=30.0, frames=4,

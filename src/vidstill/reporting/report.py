@@ -17,10 +17,10 @@ import numpy as np
 from PIL import Image
 
 from vidstill.config import parse_yaml
-from vidstill.evaluation.charts import NAMED, Series, confusion_chart, data_uri, line_chart, reliability_chart
 from vidstill.evaluation.metrics import ClassRow, Metrics, MultiLabelMetrics, headline, reliability
 from vidstill.evaluation.views import Evaluation, read_predictions
 from vidstill.files import atomic
+from vidstill.reporting.charts import NAMED, Series, confusion_chart, data_uri, line_chart, reliability_chart
 from vidstill.video.decode import FramesMissing, VideoError, probe, read_frames
 
 PAGE = Path(__file__).with_name("report.html")

@@ -19,14 +19,14 @@ from typing import Any, NamedTuple
 import torch
 
 from vidstill.data.isolated import Lost, isolated
-from vidstill.evaluation.charts import Point, pareto_chart, standalone
 from vidstill.evaluation.cost import Cost, find_device, measure, processor
 from vidstill.evaluation.metrics import headline
-from vidstill.evaluation.report import read_rows, read_settings, style_sheet, write_page
 from vidstill.files import atomic
 from vidstill.models.catalogue import CATALOGUE, matching
 from vidstill.models.registry import create_model, list_models
 from vidstill.models.weights import describe, load
+from vidstill.reporting.charts import Point, pareto_chart, standalone
+from vidstill.reporting.report import read_rows, read_settings, style_sheet, write_page
 
 log = logging.getLogger(__name__)
 

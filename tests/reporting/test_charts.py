@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from vidstill.evaluation.charts import (
+from vidstill.evaluation.metrics import reliability
+from vidstill.reporting.charts import (
     HEIGHT,
     PARETO_HEIGHT,
     PARETO_WIDTH,
@@ -28,7 +29,6 @@ from vidstill.evaluation.charts import (
     standalone,
     ticks,
 )
-from vidstill.evaluation.metrics import reliability
 
 
 def parse(svg: str) -> ElementTree.Element:
