@@ -106,11 +106,11 @@ def test(
         _say(scored.summary())
         return _last(out)
     assert model is not None
-    from vidstill.training.run import test as start
+    from vidstill.tasks.testing import test as start
 
     with _progress() as report:
-        folder, scored = start(model, settings, clips=clips, crops=crops, report=report)
-    _say(scored.summary())
+        folder, result = start(model, settings, clips=clips, crops=crops, report=report)
+    _say(result.summary())
     _last(folder / "report.html")
 
 

@@ -200,7 +200,7 @@ class Distil(Section):
     loss: Literal["kl", "dkd", "dist"] = Field("kl", description="how logits are compared")
     dkd_beta: float = Field(8.0, ge=0, description="dkd: weight of the classes that are not the label's")
     standardise: bool = Field(False, description="kl, dkd: z-scored logits, so that temperature is in deviations")
-    form: Literal["forward", "released"] = Field("forward", description="kl: released as DVFL-Net's code has it")
+    kl: Literal["forward", "released"] = Field("forward", description="which; released: as DVFL-Net's code has it")
     beta: float = Field(0.0, ge=0, description="weight of the spatial modulators' distance (focal models)")
     gamma: float = Field(0.0, ge=0, description="weight of the temporal modulators' distance (focal models)")
     stages: list[int] = Field([-1], min_length=1, description="stages whose last block's modulators are compared")
@@ -213,9 +213,11 @@ class Distil(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _one_teacher(cls, values: Any) -> Any:
+    def _earlier_forms(cls, values: Any) -> Any:
         if isinstance(values, dict) and isinstance(values.get("teacher"), str):
-            return {**values, "teacher": [values["teacher"]]}
+            values = {**values, "teacher": [values["teacher"]]}
+        if isinstance(values, dict) and "form" in values:  # as files of earlier runs have it
+            values = {"kl": values["form"], **{key: value for key, value in values.items() if key != "form"}}
         return values
 
     @model_validator(mode="after")
@@ -230,8 +232,8 @@ class Distil(Section):
             raise ValueError("distil.cache keeps logits only: leave it out, or beta, gamma and features")
         if len(self.teacher) > 1 and inside:
             raise ValueError("distil.beta, gamma and features compare with one teacher: name one, or leave them out")
-        if self.form == "released" and (self.loss != "kl" or self.standardise):
-            raise ValueError("distil.form released goes with distil.loss kl alone")
+        if self.kl == "released" and (self.loss != "kl" or self.standardise):
+            raise ValueError("distil.kl released goes with distil.loss kl alone")
         if self.standardise and self.loss == "dist":
             raise ValueError("distil.loss dist compares correlations, which distil.standardise leaves as they are")
         return self

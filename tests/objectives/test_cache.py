@@ -10,7 +10,7 @@ from vidstill.objectives.cache import LogitCache
 
 
 def cache(folder: Path, classes: int = 10, kept: int = 4, **identity: object) -> LogitCache:
-    return LogitCache(folder, {"seed": 0, **identity}, moments=5, batch=3, classes=classes, kept=kept, rank=0)
+    return LogitCache(folder, {"seed": 0, **identity}, batches=5, batch=3, classes=classes, kept=kept, rank=0)
 
 
 def test_the_largest_come_back_and_the_others_as_their_mean(tmp_path: Path) -> None:
@@ -34,9 +34,9 @@ def test_nothing_is_lost_where_all_classes_are_kept(tmp_path: Path) -> None:
 
 def test_complete_when_every_batch_is_there(tmp_path: Path) -> None:
     kept = cache(tmp_path)
-    for moment in range(5):
+    for number in range(5):
         assert not kept.complete
-        kept.write(moment, torch.randn(3, 10))
+        kept.write(number, torch.randn(3, 10))
     assert cache(tmp_path).complete
 
 

@@ -103,7 +103,7 @@ def network(width: int, **options: object) -> nn.Module:
 
 def batch(*teachers: Tensor) -> dict[str, object]:
     clips = torch.randn(3, 3, 4, 32, 32)
-    return {"clips": clips, "targets": torch.tensor([0, 1, 2]), "teacher_clips": list(teachers) or [clips], "moment": 0}
+    return {"clips": clips, "targets": torch.tensor([0, 1, 2]), "teacher_clips": list(teachers) or [clips], "number": 0}
 
 
 def test_the_teacher_is_no_part_of_the_module_and_saves_no_bytes() -> None:
@@ -199,7 +199,7 @@ def test_a_released_file_needs_its_network_and_its_head(tmp_path: Path) -> None:
     [
         ({"teacher_weights": [1, 2]}, "give one each"),
         ({"cache": "c", "beta": 1}, "logits only"),
-        ({"form": "released", "loss": "dkd"}, "kl alone"),
+        ({"kl": "released", "loss": "dkd"}, "kl alone"),
         ({"loss": "dist", "standardise": True}, "correlations"),
     ],
 )

@@ -52,7 +52,7 @@ def kd_loss(golden: Golden, arrays: Arrays) -> None:
         for name, form in (("as_released", "released"), ("intended", "forward")):
             student = torch.from_numpy(arrays["student_logits"]).requires_grad_()
             terms = distillation_loss(
-                student, teacher, targets, alpha=case["alpha"], temperature=case["temperature"], form=form
+                student, teacher, targets, alpha=case["alpha"], temperature=case["temperature"], kl=form
             )
             terms["loss"].backward()
             for ours, theirs in (("kd", "kd"), ("ce", "ce"), ("loss", "total")):

@@ -28,8 +28,8 @@ from vidstill.training.multigrid import (
     short_cycle,
 )
 from vidstill.training.optim import make_optimiser, parameter_groups
-from vidstill.training.precise import precise_statistics
 from vidstill.training.schedules import Schedule, exact_rate
+from vidstill.training.statistics import precise_statistics
 
 Golden = dict[str, Any]
 Arrays = Mapping[str, np.ndarray]

@@ -36,8 +36,8 @@ def assert_same_run(one: Path, other: Path) -> None:
     a, b = read_checkpoint(one), read_checkpoint(other)
     assert a is not None and b is not None
     assert a.keys() == b.keys()
-    for key, value in a["weights"]["model"].items():
-        assert torch.equal(value, b["weights"]["model"][key]), key
+    for key, value in a["weights"]["training"]["model"].items():
+        assert torch.equal(value, b["weights"]["training"]["model"][key]), key
     assert (one / "predictions.csv").read_text() == (other / "predictions.csv").read_text()
 
 
@@ -221,8 +221,8 @@ def test_accumulated_batches_equal_one_large_batch(small: list[str]) -> None:
     )
     a, b = read_checkpoint(one), read_checkpoint(two)
     assert a is not None and b is not None
-    for key, value in a["weights"]["model"].items():
-        torch.testing.assert_close(value, b["weights"]["model"][key], atol=1e-5, rtol=1e-4)
+    for key, value in a["weights"]["training"]["model"].items():
+        torch.testing.assert_close(value, b["weights"]["training"]["model"][key], atol=1e-5, rtol=1e-4)
 
 
 def in_two_processes(settings: Sequence[str]) -> None:
@@ -242,8 +242,8 @@ def test_batch_norms_in_two_processes(small: list[str], tmp_path: Path) -> None:
     assert losses(tmp_path / "ddp") == losses(tmp_path / "fsdp")
     a, b = read_checkpoint(tmp_path / "ddp"), read_checkpoint(tmp_path / "fsdp")
     assert a is not None and b is not None and a["step"] == 1
-    for key, value in a["weights"]["model"].items():
-        torch.testing.assert_close(value, b["weights"]["model"][key], atol=1e-6, rtol=1e-5)
+    for key, value in a["weights"]["training"]["model"].items():
+        torch.testing.assert_close(value, b["weights"]["training"]["model"][key], atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])

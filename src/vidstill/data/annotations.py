@@ -63,12 +63,14 @@ def multi_hot(samples: Sequence[Sample], classes: int) -> np.ndarray:
 class Annotations:
     """Class names in order of ids, and the videos of the splits that there are: "train", "val", "test".
 
-    `notes` are what the reader found worth knowing, e.g. listed videos that it left out.
+    `notes` are what the reader found worth knowing, e.g. listed videos that it left out. `undivided`: the videos came
+    without splits, which the settings alone made.
     """
 
     classes: list[str]
     splits: dict[str, list[Sample]]
     notes: list[str] = field(default_factory=list)
+    undivided: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ def read_annotations(data: Data, seed: int = 0) -> Annotations:
     if data.nested:
         names = {row.path: row.name for rows in listing.rows.values() for row in rows}
         splits = _nest(splits, names, data, seed)
-    return Annotations(classes, splits, listing.notes)
+    return Annotations(classes, splits, listing.notes, UNDIVIDED in listing.rows)
 
 
 def _resolve_labels(listing: Listing, data: Data) -> tuple[list[str], dict[Row, tuple[int, ...]]]:

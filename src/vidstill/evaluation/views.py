@@ -21,7 +21,7 @@ from vidstill.data.annotations import Sample, multi_hot
 from vidstill.data.dataset import sample_seed
 from vidstill.data.loader import start_worker
 from vidstill.data.transforms import normalise, test_clips
-from vidstill.evaluation.metrics import Metrics, MultiLabelMetrics, measure, measure_multi_label
+from vidstill.evaluation.metrics import Metrics, MultiLabelMetrics, headline, measure, measure_multi_label
 from vidstill.files import atomic
 from vidstill.models.registry import VideoModel
 from vidstill.video.decode import VideoError
@@ -50,6 +50,24 @@ class Evaluation:
     probabilities: np.ndarray
     unreadable: list[tuple[str, str]] = dataclasses.field(default_factory=list)
     multi_label: bool = False
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """The single numbers by the names under which a run folder keeps them."""
+        return self.metrics.figures
+
+    @property
+    def headline(self) -> tuple[str, float] | None:
+        """The figure that models are judged by, with its name in print."""
+        return headline(self.figures)
+
+    @property
+    def videos(self) -> int:
+        return len(self.samples)
+
+    def write(self, folder: Path) -> None:
+        """predictions.csv (see `write_predictions`)."""
+        write_predictions(folder / "predictions.csv", self)
 
     @property
     def paths(self) -> list[Path]:

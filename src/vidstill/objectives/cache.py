@@ -23,42 +23,42 @@ class LogitCache:
     """
 
     def __init__(
-        self, folder: Path, identity: dict[str, Any], *, moments: int, batch: int, classes: int, kept: int, rank: int
+        self, folder: Path, identity: dict[str, Any], *, batches: int, batch: int, classes: int, kept: int, rank: int
     ) -> None:
-        self.classes, self.kept = classes, min(kept, classes)
+        self.batches, self.classes, self.kept = batches, classes, min(kept, classes)
         folder.mkdir(parents=True, exist_ok=True)
-        identity = json.loads(json.dumps(identity | {"moments": moments, "batch": batch, "kept": self.kept}))
+        identity = json.loads(json.dumps(identity | {"batches": batches, "batch": batch, "kept": self.kept}))
         _claim(folder / "cache.json", identity)
         rest = int(self.kept < classes)
-        shape = (moments, batch)
+        shape = (batches, batch)
         self.logits = _array(folder / f"logits{rank}.npy", (*shape, self.kept + rest), np.float32)
         self.indices = _array(folder / f"classes{rank}.npy", (*shape, self.kept), np.int32)
-        self.rows = _array(folder / f"rows{rank}.npy", (moments,), np.int32)  # 0: not there
+        self.rows = _array(folder / f"rows{rank}.npy", (batches,), np.int32)  # 0: not there
 
     @property
     def complete(self) -> bool:
         return bool((self.rows > 0).all())
 
-    def read(self, moment: int) -> Tensor | None:
-        rows = int(self.rows[moment])
+    def read(self, number: int) -> Tensor | None:
+        rows = int(self.rows[number])
         if not rows:
             return None
-        values = torch.from_numpy(np.array(self.logits[moment, :rows]))
-        indices = torch.from_numpy(np.array(self.indices[moment, :rows])).long()
+        values = torch.from_numpy(np.array(self.logits[number, :rows]))
+        indices = torch.from_numpy(np.array(self.indices[number, :rows])).long()
         rest = values[:, self.kept :] if self.kept < self.classes else values[:, :1]
         return rest.expand(rows, self.classes).clone().scatter_(1, indices, values[:, : self.kept])
 
-    def write(self, moment: int, logits: Tensor) -> Tensor:
+    def write(self, number: int, logits: Tensor) -> Tensor:
         values, indices = logits.float().topk(self.kept)
         if self.kept < self.classes:
             rest = (logits.float().sum(1, keepdim=True) - values.sum(1, keepdim=True)) / (self.classes - self.kept)
             values = torch.cat([values, rest], 1)
-        self.logits[moment, : len(values)] = values.numpy()
-        self.indices[moment, : len(values)] = indices.numpy()
+        self.logits[number, : len(values)] = values.numpy()
+        self.indices[number, : len(values)] = indices.numpy()
         self.logits.flush()
         self.indices.flush()
-        self.rows[moment] = len(values)  # last: a batch is there as a whole or not at all
-        kept = self.read(moment)
+        self.rows[number] = len(values)  # last: a batch is there as a whole or not at all
+        kept = self.read(number)
         assert kept is not None
         return kept
 
@@ -66,6 +66,7 @@ class LogitCache:
 def _claim(card: Path, identity: dict[str, Any]) -> None:
     if card.exists():
         found = json.loads(card.read_text(encoding="utf-8"))
+        found.setdefault("batches", found.get("moments"))  # as it was called
         differ = [key for key in identity if found.get(key) != identity[key]]
         if differ:
             shown = ", ".join(f"{key} {found.get(key)!r} there, {identity[key]!r} here" for key in differ[:2])

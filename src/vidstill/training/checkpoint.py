@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import importlib.util
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ import yaml
 from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 
-from vidstill.config import Run
+from vidstill.config import ConfigError, Run, validate
 from vidstill.files import atomic
 
 CHECKPOINT = "last.pt"
@@ -53,7 +51,10 @@ def open_folder(run: Run) -> Iterator[Path]:
 
 
 def _refuse_other_settings(run: Run, before: dict[str, Any], folder: Path) -> None:
+    with contextlib.suppress(ConfigError):  # under the names and in the forms of today
+        before = validate(before, str(folder)).model_dump(mode="json")
     old, new, usual = (_flat(values) for values in (before, run.model_dump(mode="json"), Run().model_dump(mode="json")))
+    old["data.root"], new["data.root"] = (str(Path(each["data.root"]).absolute()) for each in (old, new))
     pairs = {key: (old.get(key, usual.get(key)), new.get(key)) for key in {**new, **old} if key not in FREE}
     changed = [f"{key} {was!r} → {given!r}" for key, (was, given) in pairs.items() if was != given]
     if changed:
@@ -111,30 +112,3 @@ def read_checkpoint(folder: Path) -> dict[str, Any] | None:
         reason = str(error).splitlines()[0]
         raise TrainingError(f"{path} cannot be read ({reason}): delete it to start over") from error
     return state
-
-
-class Log:
-    """metrics.jsonl: one JSON object per line, cut back to the checkpoint when a run is resumed; the same numbers for
-    TensorBoard where that is installed."""
-
-    def __init__(self, folder: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
-        self.path = folder / "metrics.jsonl"
-        text = self.path.read_text() if self.path.exists() else ""
-        rows = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
-        with atomic(self.path) as file:
-            file.writelines((json.dumps(row) + "\n").encode() for row in rows if keep(row))
-        self.board: Any = None
-        if importlib.util.find_spec("tensorboard"):
-            from torch.utils.tensorboard import SummaryWriter
-
-            kept = max((row["step"] for row in rows if keep(row)), default=-1)
-            self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=kept + 1)
-
-    def write(self, row: dict[str, Any]) -> None:
-        with self.path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        if self.board is not None:
-            for name, value in row.items():
-                if isinstance(value, float):
-                    self.board.add_scalar(f"{row['split']}/{name}", value, row["step"])
-            self.board.flush()
