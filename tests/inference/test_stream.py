@@ -65,7 +65,7 @@ def test_a_window_is_sampled_like_a_video_in_a_test(clip: Clip, count: int, view
     (window,) = sliding_windows(stream([n / 10 for n in range(count)], clip), clip, 100, 100)
     shown = window.views[:, :, 0, 0, 0]
     np.testing.assert_array_equal(shown, sampling.test_indices(count, clip, views))
-    assert views == max(1, count // clip_frames(clip)) or clip.sampling == "sparse"
+    assert views == max(1, count // clip_frames(clip)) or clip.sampling == "segments"
 
 
 @pytest.mark.parametrize("crops", [1, 3])

@@ -284,11 +284,11 @@ def _test_clips(
     side: int | None,
 ) -> np.ndarray:
     indices = test_indices(frames, clip, clips, rng, Timing(info.fps, info.ticks)).reshape(-1)
-    if clip.views == "margin":
+    if clip.views == "opencv":
         pixels = read_frames(path, indices, short_side=side or (margin_size(clip.size) if crops == 1 else clip.size))
         return test_views(pixels, clip.size, crops).reshape(-1, clip.frames, clip.size, clip.size, 3)
     whole = read_frames(path, indices)
-    if clip.views == "antialiased":
+    if clip.views == "pillow":
         views = test_views(antialiased(whole, side or clip.size), clip.size, crops, "even")
         return views.reshape(-1, clip.frames, clip.size, clip.size, 3)
     views = test_views(unrounded(whole, side or clip.size), clip.size, crops, "up")

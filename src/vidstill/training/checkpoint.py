@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import yaml
+from pydantic import ValidationError
 from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 
@@ -53,6 +54,8 @@ def open_folder(run: Run) -> Iterator[Path]:
 
 
 def _refuse_other_settings(run: Run, before: dict[str, Any], folder: Path) -> None:
+    with contextlib.suppress(ValidationError):  # former names of values are read as their present ones
+        before = Run.model_validate(before).model_dump(mode="json")
     old, new, usual = (_flat(values) for values in (before, run.model_dump(mode="json"), Run().model_dump(mode="json")))
     pairs = {key: (old.get(key, usual.get(key)), new.get(key)) for key in {**new, **old} if key not in FREE}
     changed = [f"{key} {was!r} → {given!r}" for key, (was, given) in pairs.items() if was != given]
