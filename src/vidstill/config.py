@@ -74,7 +74,7 @@ class Clip(Section):
     sampling: Literal[
         "segments", "tsm_segments", "uniform_sample_frames",
         "dense", "dense_looped", "sample_frames", "dense_sample_frames", "timed_window",
-    ] = Field("segments", description="of the whole video (the first three), or of a stretch: docs/data.md")  # fmt: skip
+    ] = Field("segments", description="the first three show the whole video: docs/data.md")  # fmt: skip
     fps: float | None = Field(
         None, gt=0, description="timed_window: rate in which `interval` counts; null: the video's own"
     )
@@ -100,8 +100,9 @@ class Clip(Section):
         return self.sampling in ("segments", "tsm_segments", "uniform_sample_frames")
 
     def same_frames(self, other: Clip) -> bool:
-        """Whether the uint8 clips of both formats are the same."""
-        return all(getattr(self, n) == getattr(other, n) for n in ("frames", "interval", "size", "sampling"))
+        """Whether clips of both formats have the same pixels, in training and in a test, before normalisation."""
+        names = ("frames", "interval", "size", "sampling", "fps", "views", "mean")  # mean: what erasing fills in
+        return all(getattr(self, name) == getattr(other, name) for name in names)
 
 
 class Augment(Section):

@@ -15,7 +15,7 @@ import vidstill
 from vidstill.config import Clip, Data
 from vidstill.data.annotations import Sample, read_annotations
 from vidstill.data.sampling import test_indices
-from vidstill.evaluation.views import evaluate
+from vidstill.evaluation.testing import evaluate
 from vidstill.inference import predictor as module
 from vidstill.inference.predictor import Prediction, Predictor, WindowScores, find_sources
 from vidstill.models.registry import VideoModel, create_model

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from vidstill.config import Clip
 from vidstill.data import sampling
-from vidstill.data.transforms import test_clips
+from vidstill.data.views import test_clips
 from vidstill.inference.stream import clip_frames, frame_side, sliding_windows
 from vidstill.video.decode import Frame, iter_frames
 

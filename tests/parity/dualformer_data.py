@@ -22,6 +22,7 @@ from vidstill import config
 from vidstill.config import Clip
 from vidstill.data import blending, sampling, transforms
 from vidstill.data.loader import share_of_rank
+from vidstill.data.views import test_clips, view_boxes
 from vidstill.evaluation import metrics
 from vidstill.inference import frame_labels
 from vidstill.video.decode import read_frames
@@ -120,8 +121,8 @@ def run_steps(case: Golden) -> tuple[torch.Tensor, Any, bool]:
         else:
             crops = 3 if "ThreeCrop" in steps else 1
             every = Clip(frames=case["clip_len"], interval=1, size=crop, sampling="sample_frames")
-            views = transforms.test_clips(path, every, case["num_clips"], crops, side=side)
-            boxes = transforms.view_boxes(*short_side_size(*frames.shape[1:3], side), crop, crops)
+            views = test_clips(path, every, case["num_clips"], crops, side=side)
+            boxes = view_boxes(*short_side_size(*frames.shape[1:3], side), crop, crops)
             boxes = boxes if crops > 1 else boxes[0]
     mean, std = steps["Normalize"]["mean"], steps["Normalize"]["std"]
     return transforms.normalise(torch.from_numpy(views), mean, std), boxes, flip

@@ -24,9 +24,10 @@ from vidstill.data.sampling import (
     window_length,
     window_room,
 )
-from vidstill.data.transforms import normalise, test_clips, view_boxes
+from vidstill.data.transforms import normalise
+from vidstill.data.views import test_clips, view_boxes
+from vidstill.evaluation.engine import fuse
 from vidstill.evaluation.metrics import mean_average_precision, topk_accuracy
-from vidstill.evaluation.views import fuse
 from vidstill.explain.gradcam import grad_cam
 from vidstill.models.pathways import slow_frames
 from vidstill.models.slowfast import kinetics_clip
@@ -84,7 +85,8 @@ def run_testview(golden: Golden, arrays: Arrays) -> None:
         shape = (case["T"], case["H"], case["W"], 3)
         frames = np.random.RandomState(case["seed"]).randint(0, 256, shape).astype(np.uint8)
         clip = kinetics_clip(case["T"], 1, case["size"]).model_copy(update={"fps": None})
-        fast = torch.from_numpy(views_of(frames, clip, 3)[case["spatial_idx"]])
+        views = torch.from_numpy(views_of(frames, clip, 3))
+        fast = normalise(views, clip.mean, clip.std)[case["spatial_idx"]]
         slow = fast[:, list(slow_frames(case["T"], case["ALPHA"]))]
         for speed, ours in (("slow", slow), ("fast", fast)):
             assert list(ours.shape) == case[f"{speed}_shape"]

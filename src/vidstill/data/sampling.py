@@ -80,19 +80,46 @@ def test_indices(
 test_indices.__test__ = False  # type: ignore[attr-defined]  # the name is not a test's
 
 
-def matching_indices(indices: np.ndarray, n: int, clip: Clip, other: Clip) -> np.ndarray:
-    """Frame numbers (T',) of a clip in the format `other` that shows the moments of `indices` (T,), a clip in `clip`.
+def clips_that_fit(n: int, clip: Clip, timing: Timing | None = None) -> int:
+    """How many clips show a video of `n` frames side by side: one that spans it, else as many as fit into it.
 
-    A dense one is centred on the same moment. Of two that span the video the other takes the same stretch in T' steps,
-    equal where T' = T; one that does beside one that does not takes its own fixed frames.
+    One of dense_sample_frames, which are ten over the video already.
     """
-    if not other.spans:
-        middle = (indices[0] + indices[-1] - (other.frames - 1) * other.interval) / 2
-        return _dense(n, other, min(max(0, int(middle)), _starts(n, other) - 1))
-    if not clip.spans:
-        return test_indices(n, other, 1)[0]
-    position = (np.arange(other.frames) + 0.5) * len(indices) / other.frames - 0.5
-    return np.rint(np.interp(position, np.arange(len(indices)), indices)).astype(np.int64)
+    if clip.spans or clip.sampling == "dense_sample_frames":
+        return 1
+    return max(1, int(n / clip_length(clip, timing)))
+
+
+def clip_length(clip: Clip, timing: Timing | None = None) -> float:
+    """Frames of the video from the first to the last of a clip that does not span it, both included."""
+    if clip.sampling == "timed_window":
+        return window_length(clip, timing)
+    return (clip.frames - 1) * clip.interval + 1
+
+
+def matching_indices(indices: np.ndarray, n: int, clip: Clip, other: Clip, timing: Timing | None = None) -> np.ndarray:
+    """Frame numbers (T',) of a clip in the format `other` that shows the same stretch of a video of `n` frames as
+    `indices` (T,), a clip in `clip`.
+
+    The same indices where both have one rule. Of two that span the video the other takes T' of the same steps. One
+    that spans the video beside one that does not takes, by its rule, the frames of a video that is but that stretch.
+    One that does not is as long as its own rule makes it and has the same middle, as far as the video reaches.
+    """
+    rule = ("sampling", "frames", "interval", "fps")
+    if all(getattr(clip, name) == getattr(other, name) for name in rule):
+        return indices
+    if clip.spans and other.spans:
+        position = (np.arange(other.frames) + 0.5) * len(indices) / other.frames - 0.5
+        return np.rint(np.interp(position, np.arange(len(indices)), indices)).astype(np.int64)
+    first, last = int(indices.min()), int(indices.max())
+    if other.spans:
+        return first + test_indices(last - first + 1, other, 1)[0]
+    start = max(0.0, (first + last + 1 - clip_length(other, timing)) / 2)
+    if other.sampling == "timed_window":
+        return window_indices(n, other, min(start, window_room(n, other, timing)), timing)
+    if other.sampling == "dense":
+        return _dense(n, other, min(int(start), _starts(n, other) - 1))
+    return looped_indices(n, other, min(int(start), max(0, n - other.frames * other.interval)))
 
 
 def window_length(clip: Clip, timing: Timing | None) -> float:

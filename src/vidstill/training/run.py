@@ -28,7 +28,8 @@ from vidstill.data.dataset import TrainClips
 from vidstill.data.loader import EpochBatches, train_loader, worker_count
 from vidstill.data.randaugment import parse_policy
 from vidstill.data.synthetic import make_synthetic
-from vidstill.evaluation.views import Evaluation, evaluate, write_predictions
+from vidstill.evaluation.predictions import Evaluation, write_predictions
+from vidstill.evaluation.testing import evaluate
 from vidstill.files import atomic
 from vidstill.models.registry import VideoModel, create_model
 from vidstill.models.subnorm import split_norms
