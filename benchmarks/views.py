@@ -24,7 +24,7 @@ from videos import K340, K720, UCF, machine, make
 
 from vidstill.config import Clip
 from vidstill.data.sampling import test_indices
-from vidstill.data.transforms import test_clips, view_boxes
+from vidstill.data.views import test_clips, view_boxes
 from vidstill.video.decode import probe
 
 CLIP, CLIPS, CROPS = Clip(), 4, 3

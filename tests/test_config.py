@@ -1,9 +1,20 @@
 """Recipes, overrides and their errors."""
 
+from typing import get_args
+
 import pytest
 import yaml
 
-from vidstill.config import ConfigError, Run, parse_value, parse_yaml, recipe_names, resolve
+from vidstill.config import (
+    FORMER_NAMES,
+    Clip,
+    ConfigError,
+    Run,
+    parse_value,
+    parse_yaml,
+    recipe_names,
+    resolve,
+)
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -32,7 +43,7 @@ def test_overrides_win_over_the_recipe() -> None:
         (["--optim.lrr", "1"], "did you mean optim.lr"),
         (["--lr", "1"], "did you mean optim.lr"),
         (["--train.epochs", "x"], "train.epochs = 'x'"),
-        (["--clip.sampling", "random"], "'sparse', 'dense', 'spread'"),
+        (["--clip.sampling", "random"], "'segments', 'tsm_segments'"),
         (["--train.accelerator", "cpu", "--train.precision", "fp16"], "fp16 needs a GPU"),
         (["--optim.warmup_epochs", "300"], "longer than train.epochs"),
         (["--seed.x", "1"], "seed"),
@@ -75,3 +86,16 @@ def test_yaml_numbers_with_exponent_are_numbers() -> None:
     assert isinstance(parse_yaml("5", "test"), int)
     assert parse_yaml("-1.5E3", "test") == -1500
     assert parse_yaml("e4", "test") == "e4"
+
+
+def test_files_with_former_names_of_samplings_and_views_are_read() -> None:
+    """Each former name gives another present one, and every one that has been renamed is there."""
+    samplings, views = (get_args(Clip.model_fields[name].annotation) for name in ("sampling", "views"))
+    assert {*FORMER_NAMES.values()} == {*samplings, *views} - {"dense"}
+    assert len({*FORMER_NAMES.values()}) == len(FORMER_NAMES)
+    for former, present in FORMER_NAMES.items():
+        field = "views" if present in views else "sampling"
+        assert getattr(Clip.model_validate({field: former}), field) == present
+        assert getattr(resolve(None, [f"--clip.{field}", former]).clip, field) == present
+    with pytest.raises(ValueError, match="sampling"):
+        Clip.model_validate({"sampling": ["sparse"]})

@@ -14,7 +14,7 @@ _HOMES = {
     "resolve": "vidstill.config",
     "train": "vidstill.training.run",
     "test": "vidstill.tasks.testing",
-    "evaluate": "vidstill.evaluation.views",
+    "evaluate": "vidstill.evaluation.testing",
     "read_annotations": "vidstill.data.annotations",
 }
 

@@ -99,7 +99,7 @@ def test(
     if (model is None) != bool(predictions):
         raise ConfigError("vidstill test takes either a model or --from predictions.csv …")
     if predictions:
-        from vidstill.evaluation.views import ensemble, read_predictions, write_predictions
+        from vidstill.evaluation.predictions import ensemble, read_predictions, write_predictions
 
         scored = ensemble([read_predictions(path) for path in predictions], weights)
         write_predictions(out, scored)
@@ -130,10 +130,10 @@ def predict(
     Args:
         sources: what to label
         model: run folder or .safetensors file
-        top_k: classes shown for each source
-        window: seconds that one score looks at; default the usual length of the training videos
+        top_k: classes shown in the terminal for each source
+        window: seconds that one score looks at; default the usual length of the training videos, or a clip's length
         stride: seconds between the starts of two windows; default half a window
-        json: write every score to this file, or to the terminal with "-"
+        json: write the scores of every class to this file, or to the terminal with "-"
         video: write the annotated video (.mp4 or .gif) of a single source here
         seconds: stop after so much of each source; a camera needs it, or Ctrl-C
     """
@@ -151,20 +151,20 @@ def predict(
             predictions = [record(Predictor(model), sources[0], video, top_k=top_k, report=report, **options)]
         else:
             predictions, failures = label(model, *sources, report=report, **options)
-        if len(predictions) != 1 and video is not None:
+        if len(predictions) > 1 and video is not None:
             raise ConfigError(f"--video shows one source, {len(predictions)} were labelled: give one file")
-        if video is not None and not is_live(sources[0]):
+        if video is not None and predictions and not is_live(sources[0]):
             annotate(predictions[0].source, predictions[0], video, top_k=top_k, report=report)
     if json == "-":
-        _write_json(json, [prediction.to_dict(top_k) for prediction in predictions])
+        _write_json(json, [prediction.to_dict() for prediction in predictions])
     elif predictions:
         _say(_prediction_table(predictions, top_k))
     for failure in failures:
         _complain(str(failure))
     if json not in (None, "-"):
-        _write_json(str(json), [prediction.to_dict(top_k) for prediction in predictions])
+        _write_json(str(json), [prediction.to_dict() for prediction in predictions])
         _last(Path(str(json)))
-    if video is not None:
+    if video is not None and predictions:
         _last(video)
     if failures:
         raise SystemExit(1)
@@ -188,7 +188,7 @@ def explain(
             kernels: of each stage (needs no video); tokens: the class of every token (DualFormer)
         video: what the model looks at
         model: run folder or .safetensors file
-        out: .png (a sheet of frames or a figure), .gif or .mp4; default explain-<what>.png
+        out: .png (a sheet of frames or a figure); gradcam and modulators also .gif or .mp4; default explain-<what>.png
         layer: gradcam: path of a layer, e.g. layers/2; default the model's own choice
         target: gradcam: name or number of the class; default the likeliest
         layout: gradcam: heat over the frame or beside it
@@ -394,11 +394,16 @@ def _last(path: Path) -> None:
 
 
 def _write_json(target: str, value: Any) -> None:
-    text = dumps(value, indent=1, ensure_ascii=False) + "\n"
+    """To a file, whole or not at all, or to the terminal ("-"). Bytes of file names that are not UTF-8 are escaped."""
     if target == "-":
-        sys.stdout.write(text)
-    else:
-        Path(target).write_text(text, encoding="utf-8")
+        utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+        text = dumps(value, indent=1, ensure_ascii=not utf8) + "\n"
+        sys.stdout.write(text.encode("utf-8", "backslashreplace").decode())
+        return
+    from vidstill.files import atomic
+
+    with atomic(Path(target)) as file:
+        file.write((dumps(value, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace"))
 
 
 def _prediction_table(predictions: Sequence[Any], top_k: int) -> Any:

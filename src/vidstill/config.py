@@ -16,6 +16,13 @@ RECIPES = Path(__file__).parent / "recipes"
 
 OnError = Literal["replace", "skip", "raise"]
 
+# Values of clip.sampling and clip.views in files of earlier versions, and what they are called.
+FORMER_NAMES = {
+    "sparse": "segments", "steps": "tsm_segments", "gaps": "uniform_sample_frames", "looped": "dense_looped",
+    "spread": "sample_frames", "range": "dense_sample_frames", "window": "timed_window",
+    "margin": "opencv", "exact": "torch", "antialiased": "pillow",
+}  # fmt: skip
+
 
 class ConfigError(ValueError):
     """A recipe or an override that cannot be used: the message is one line and says how to mend it."""
@@ -62,25 +69,40 @@ class Clip(Section):
     model_config = ConfigDict(frozen=True)
 
     frames: int = Field(8, ge=1)
-    interval: int = Field(4, ge=1, description="dense, spread, range: from frame to frame; sparse: shortens the video")
+    interval: int = Field(4, ge=1, description="frames from one to the next; segments: shortens the video")
     size: int = Field(224, ge=8, description="side of the square input, pixels")
-    sampling: Literal["sparse", "dense", "spread", "range", "gaps", "steps", "window", "looped"] = "sparse"
-    fps: float | None = Field(None, gt=0, description="window: rate in which `interval` counts; null: the video's own")
-    views: Literal["margin", "exact", "antialiased"] = Field(
-        "margin", description="of a test: Video-FocalNet's; SlowFast's, resized unrounded; resized as Pillow does"
+    sampling: Literal[
+        "segments", "tsm_segments", "uniform_sample_frames",
+        "dense", "dense_looped", "sample_frames", "dense_sample_frames", "timed_window",
+    ] = Field("segments", description="the first three show the whole video: docs/data.md")  # fmt: skip
+    fps: float | None = Field(
+        None, gt=0, description="timed_window: rate in which `interval` counts; null: the video's own"
+    )
+    views: Literal["opencv", "torch", "pillow"] = Field(
+        "opencv", description="resizing of a test: to whole grey levels; unrounded (SlowFast); with antialiasing"
     )
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     std: tuple[float, float, float] = (58.395, 57.12, 57.375)
     seconds: float | None = Field(None, gt=0, description="usual length of the training videos; set by training")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _former_names(cls, values: Any) -> Any:
+        """Files that were written under other names stay readable."""
+        if not isinstance(values, dict):
+            return values
+        given = {name: values[name] for name in ("sampling", "views") if isinstance(values.get(name), str)}
+        return {**values, **{name: FORMER_NAMES.get(value, value) for name, value in given.items()}}
+
     @property
     def spans(self) -> bool:
         """Whether one clip shows the whole video, and not a stretch of it."""
-        return self.sampling in ("sparse", "gaps", "steps")
+        return self.sampling in ("segments", "tsm_segments", "uniform_sample_frames")
 
     def same_frames(self, other: Clip) -> bool:
-        """Whether the uint8 clips of both formats are the same."""
-        return all(getattr(self, n) == getattr(other, n) for n in ("frames", "interval", "size", "sampling"))
+        """Whether clips of both formats have the same pixels, in training and in a test, before normalisation."""
+        names = ("frames", "interval", "size", "sampling", "fps", "views", "mean")  # mean: what erasing fills in
+        return all(getattr(self, name) == getattr(other, name) for name in names)
 
 
 class Augment(Section):

@@ -14,14 +14,14 @@ CLIPS = st.builds(
     Clip,
     frames=st.integers(1, 33),
     interval=st.integers(1, 12),
-    sampling=st.sampled_from(["sparse", "dense"]),
+    sampling=st.sampled_from(["segments", "dense"]),
 )
 LENGTHS = st.integers(1, 400)
 
 
 def in_order(indices: np.ndarray, n: int, clip: Clip) -> bool:
     """Sorted; random sparse clips of very short videos may end with frame 0, as the released rounding makes them."""
-    may_wrap = clip.sampling == "sparse" and n <= clip.frames
+    may_wrap = clip.sampling == "segments" and n <= clip.frames
     kept = indices[: np.flatnonzero(indices)[-1] + 1] if may_wrap and indices.any() else indices
     return bool((np.diff(kept) >= 0).all())
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
 from vidstill.config import Augment, Clip
-from vidstill.data import sampling, transforms
+from vidstill.data import sampling, transforms, views
 from vidstill.video.decode import FramesMissing, VideoError
 
 PLAIN = Augment(flip=0, jitter=0, grey=0)
@@ -89,18 +89,18 @@ class TestBoxes:
     @given(st.integers(1, 64), st.integers(0, 80), st.booleans())
     def test_three_views_are_the_ends_and_the_middle_of_the_long_side(self, size, longer, upright):
         height, width = (size + longer, size) if upright else (size, size + longer)
-        boxes = transforms.view_boxes(height, width, size, 3)
+        boxes = views.view_boxes(height, width, size, 3)
         offsets = [box[1] if upright else box[0] for box in boxes]
         assert offsets == [0, 2 * (longer // 2), longer // 2]
         for x1, y1, x2, y2 in boxes:
             assert (x2 - x1, y2 - y1) == (size, size) and min(x1, y1) >= 0 and x2 <= width and y2 <= height
-        assert transforms.view_boxes(height, width, size, 1) == [boxes[2]]
+        assert views.view_boxes(height, width, size, 1) == [boxes[2]]
 
     def test_impossible_views_are_refused(self):
         with pytest.raises(ValueError, match="take 1 or 3"):
-            transforms.view_boxes(64, 64, 32, 2)
+            views.view_boxes(64, 64, 32, 2)
         with pytest.raises(ValueError, match="resize it first"):
-            transforms.view_boxes(64, 30, 32, 1)
+            views.view_boxes(64, 30, 32, 1)
 
 
 class TestNormalise:
@@ -290,58 +290,60 @@ class TestTrainClip:
             return read(*arguments, size=size, **options)
 
         monkeypatch.setattr(transforms, "read_frames", counted)
-        others = [Clip(frames=8, size=32), Clip(frames=2, size=48)]
-        transforms.train_clip(video, Clip(frames=4, size=32), PLAIN, rng(), others)
+        formats = [Clip(frames=8, size=32), Clip(frames=2, size=48)]
+        transforms.train_clip(video, Clip(frames=4, size=32), PLAIN, rng(), formats)
         assert sorted(sizes) == [(32, 32), (48, 48)]
 
     def test_nothing_decodes(self, video, monkeypatch):
-        monkeypatch.setattr(transforms, "read_frames", no_frames)
+        for module in (transforms, views):
+            monkeypatch.setattr(module, "read_frames", no_frames)
         with pytest.raises(VideoError):
             transforms.train_clip(video, Clip(), Augment(), rng())
         with pytest.raises(VideoError):
-            transforms.test_clips(video, Clip(), 1, 1)
+            views.test_clips(video, Clip(), 1, 1)
 
 
 class TestTestClips:
     @pytest.mark.parametrize(("clips", "crops", "short"), [(4, 3, 48), (2, 1, 54), (1, 1, 54)])
     def test_views_are_crop_major_and_exact(self, video, clips, crops, short):
         clip = Clip(frames=4, size=48)
-        views = transforms.test_clips(video, clip, clips, crops)
-        assert views.shape == (clips * crops, 4, 48, 48, 3) and views.dtype == np.uint8
+        cut = views.test_clips(video, clip, clips, crops)
+        assert cut.shape == (clips * crops, 4, 48, 48, 3) and cut.dtype == np.uint8
         height, width = transforms.short_side_size(HEIGHT, WIDTH, short)
         resized = [cv2.resize(frame, (width, height)) for frame in decoded(video)]
         indices = sampling.test_indices(FRAMES, clip, clips)
-        for crop, (x1, y1, x2, y2) in enumerate(transforms.view_boxes(height, width, 48, crops)):
+        for crop, (x1, y1, x2, y2) in enumerate(views.view_boxes(height, width, 48, crops)):
             for m in range(clips):
                 expected = [resized[i][y1:y2, x1:x2] for i in indices[m]]
-                assert np.array_equal(views[crop * clips + m], expected)
+                assert np.array_equal(cut[crop * clips + m], expected)
 
     def test_video_is_read_once(self, video, monkeypatch):
         reads = []
-        read = transforms.read_frames
-        monkeypatch.setattr(transforms, "read_frames", lambda *args, **how: reads.append(1) or read(*args, **how))
-        transforms.test_clips(video, Clip(frames=8, size=32), 4, 3)
+        read = views.read_frames
+        monkeypatch.setattr(views, "read_frames", lambda *args, **how: reads.append(1) or read(*args, **how))
+        views.test_clips(video, Clip(frames=8, size=32), 4, 3)
         assert len(reads) == 1
 
     def test_random_clips_follow_their_generator(self, video):
         clip = Clip(frames=4, size=32)
-        one, same, other = (transforms.test_clips(video, clip, 2, 1, rng(seed)) for seed in (1, 1, 2))
+        one, same, other = (views.test_clips(video, clip, 2, 1, rng(seed)) for seed in (1, 1, 2))
         assert np.array_equal(one, same) and not np.array_equal(one, other)
 
     @pytest.mark.parametrize("seed", [None, 3])
     def test_missing_frames(self, video, monkeypatch, seed):
-        def views() -> np.ndarray:
-            return transforms.test_clips(video, Clip(frames=8, size=32), 2, 3, None if seed is None else rng(seed))
+        def cut() -> np.ndarray:
+            return views.test_clips(video, Clip(frames=8, size=32), 2, 3, None if seed is None else rng(seed))
 
-        honest = views()
+        honest = cut()
         promise_frames(monkeypatch, 3 * FRAMES)
-        assert np.array_equal(views(), honest)
+        assert np.array_equal(cut(), honest)
 
 
 def promise_frames(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     """Lets the container of every video claim `count` frames."""
     probe = transforms.probe
-    monkeypatch.setattr(transforms, "probe", lambda path: dataclasses.replace(probe(path), frames=count))
+    for module in (transforms, views):
+        monkeypatch.setattr(module, "probe", lambda path: dataclasses.replace(probe(path), frames=count))
 
 
 def no_frames(*args: object, **how: object) -> np.ndarray:
@@ -354,9 +356,9 @@ def test_packed_bitstream_that_promises_too_many_frames(shared_data):
     for path in sorted(folder.rglob("*.avi"))[:2]:
         clip = Clip(frames=8, interval=1, size=56)
         frames = decoded(path)
-        views = transforms.test_clips(path, clip, 1, 1)
+        cut = views.test_clips(path, clip, 1, 1)
         height, width = transforms.short_side_size(*frames.shape[1:3], 64)
-        ((x1, y1, x2, y2),) = transforms.view_boxes(height, width, 56, 1)
+        ((x1, y1, x2, y2),) = views.view_boxes(height, width, 56, 1)
         indices = sampling.test_indices(len(frames), clip, 1)[0]
         expected = [cv2.resize(frames[i], (width, height))[y1:y2, x1:x2] for i in indices]
-        assert np.array_equal(views[0], expected)
+        assert np.array_equal(cut[0], expected)

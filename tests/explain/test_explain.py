@@ -32,7 +32,9 @@ def small(name: str, options: dict[str, Any], std: float = 0.3) -> VideoModel:
         if parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=std)
     model.classes = ["run", "jump", "wave", "sit", "turn"]
-    model.input = Clip(frames=8, interval=1, size=64, sampling="spread" if name.startswith("dual") else "sparse")
+    model.input = Clip(
+        frames=8, interval=1, size=64, sampling="sample_frames" if name.startswith("dual") else "segments"
+    )
     return model
 
 

@@ -10,8 +10,9 @@ import torch
 import vidstill
 from vidstill.data.sampling import test_indices as frames_of
 from vidstill.data.synthetic import box_mask, make_synthetic, read_boxes
-from vidstill.data.transforms import margin_size, normalise
-from vidstill.data.transforms import test_clips as views_of
+from vidstill.data.transforms import normalise
+from vidstill.data.views import margin_size
+from vidstill.data.views import test_clips as views_of
 from vidstill.explain.gradcam import grad_cam
 
 SIZE, FRAMES = 64, 24

@@ -25,7 +25,7 @@ from vidstill.video.encode import write_video
 
 MODELS = {
     "vfl_net": ({"width": 8}, Clip(frames=4, size=32)),
-    "slowfast_shufflenetv2": ({"width": 0.25}, Clip(frames=8, interval=2, size=32, sampling="window", fps=15)),
+    "slowfast_shufflenetv2": ({"width": 0.25}, Clip(frames=8, interval=2, size=32, sampling="timed_window", fps=15)),
     "shufflenetv2_3d": ({"width": 0.25}, Clip(frames=16, interval=1, size=32, sampling="dense")),
 }
 

@@ -15,7 +15,7 @@ import vidstill
 from vidstill.config import Clip, Data
 from vidstill.data.annotations import Sample, read_annotations
 from vidstill.data.sampling import test_indices
-from vidstill.evaluation.views import evaluate
+from vidstill.evaluation.testing import evaluate
 from vidstill.inference import predictor as module
 from vidstill.inference.predictor import Prediction, Predictor, WindowScores, find_sources
 from vidstill.models.registry import VideoModel, create_model
@@ -45,12 +45,12 @@ def long_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("crops", [1, 3])
-@pytest.mark.parametrize("sampling", ["sparse", "dense"])
+@pytest.mark.parametrize("sampling", ["segments", "dense"])
 def test_a_short_file_scores_like_the_single_clip_of_a_test(
     model: VideoModel, embedded: Path, crops: int, sampling: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dense = Clip(frames=4, size=32, interval=4, sampling="dense")  # 13 frames: more than the videos have
-    monkeypatch.setattr(model, "input", model.input if sampling == "sparse" else dense)
+    monkeypatch.setattr(model, "input", model.input if sampling == "segments" else dense)
     samples = read_annotations(Data(root=embedded)).splits["test"][:3]
     tested = evaluate(model, samples, clips=1, crops=crops).probabilities
     predictions, failures = vidstill.predict(model, *(sample.path for sample in samples), crops=crops)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from vidstill.config import Clip
 from vidstill.data import sampling
-from vidstill.data.transforms import test_clips
+from vidstill.data.views import test_clips
 from vidstill.inference.stream import clip_frames, frame_side, sliding_windows
 from vidstill.video.decode import Frame, iter_frames
 
@@ -65,7 +65,7 @@ def test_a_window_is_sampled_like_a_video_in_a_test(clip: Clip, count: int, view
     (window,) = sliding_windows(stream([n / 10 for n in range(count)], clip), clip, 100, 100)
     shown = window.views[:, :, 0, 0, 0]
     np.testing.assert_array_equal(shown, sampling.test_indices(count, clip, views))
-    assert views == max(1, count // clip_frames(clip)) or clip.sampling == "sparse"
+    assert views == max(1, count // clip_frames(clip)) or clip.sampling == "segments"
 
 
 @pytest.mark.parametrize("crops", [1, 3])

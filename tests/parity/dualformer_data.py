@@ -22,6 +22,7 @@ from vidstill import config
 from vidstill.config import Clip
 from vidstill.data import blending, sampling, transforms
 from vidstill.data.loader import share_of_rank
+from vidstill.data.views import test_clips, view_boxes
 from vidstill.evaluation import metrics
 from vidstill.inference import frame_labels
 from vidstill.video.decode import read_frames
@@ -51,18 +52,21 @@ def sample(
         starts = max(0, n - (frames - 1) * interval - 1)
         first = np.around(np.arange(clips) * starts / (clips - 1)) if clips > 1 else np.array([starts // 2])
         return (first[:, None].astype(int) + np.arange(frames) * interval) % n
-    kinds = {"SampleFrames": "spread", "DenseSampleFrames": "range", "UniformSampleFrames": "gaps"}
+    kinds = {
+        "SampleFrames": "sample_frames", "DenseSampleFrames": "dense_sample_frames",
+        "UniformSampleFrames": "uniform_sample_frames",
+    }  # fmt: skip
     uniform = args.pop("frame_uniform", False)
-    spec = Clip(frames=frames, interval=interval, sampling="steps" if uniform else kinds[op])
+    spec = Clip(frames=frames, interval=interval, sampling="tsm_segments" if uniform else kinds[op])
     if op == "DenseSampleFrames":
         args = {"span": args["sample_range"], "positions": args["num_sample_positions"]}
         if args != {"span": 64, "positions": 10}:
-            return sampling.range_clips(n, frames, interval, clips, None if test else rng, **args)
+            return sampling.dense_sample_frames(n, frames, interval, clips, None if test else rng, **args)
     elif args:
         renamed = {"twice": args.pop("twice_sample", False), "jitter": args.pop("temporal_jitter", False)}
         beyond = {"loop": "loop", "repeat_last": "hold"}[args.pop("out_of_bound_opt", "loop")]
         assert not args
-        return sampling.spread_clips(n, frames, interval, clips, rng, beyond=beyond, **renamed)
+        return sampling.sample_frames(n, frames, interval, clips, rng, beyond=beyond, **renamed)
     if test:
         return sampling.test_indices(n, spec, clips)
     return sampling.train_indices(n, spec, rng) if clips == 1 else sampling.test_indices(n, spec, clips, rng)
@@ -116,9 +120,9 @@ def run_steps(case: Golden) -> tuple[torch.Tensor, Any, bool]:
             views = (pixels[:, :, ::-1] if flip else pixels)[None].copy()
         else:
             crops = 3 if "ThreeCrop" in steps else 1
-            every = Clip(frames=case["clip_len"], interval=1, size=crop, sampling="spread")
-            views = transforms.test_clips(path, every, case["num_clips"], crops, side=side)
-            boxes = transforms.view_boxes(*short_side_size(*frames.shape[1:3], side), crop, crops)
+            every = Clip(frames=case["clip_len"], interval=1, size=crop, sampling="sample_frames")
+            views = test_clips(path, every, case["num_clips"], crops, side=side)
+            boxes = view_boxes(*short_side_size(*frames.shape[1:3], side), crop, crops)
             boxes = boxes if crops > 1 else boxes[0]
     mean, std = steps["Normalize"]["mean"], steps["Normalize"]["std"]
     return transforms.normalise(torch.from_numpy(views), mean, std), boxes, flip

@@ -12,7 +12,7 @@ from fill import clip
 from focal_model import filled
 from torch import Tensor, nn
 
-from vidstill.evaluation.views import score_views, view_logits
+from vidstill.evaluation.engine import score_views, view_logits
 from vidstill.explain.gradcam import grad_cam
 from vidstill.explain.pictures import blend
 from vidstill.models.dualformer import DualFormer

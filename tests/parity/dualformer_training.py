@@ -15,8 +15,8 @@ from lightning_fabric import Fabric
 
 from vidstill.config import Optim
 from vidstill.config import TokenLabels as TokenLabelSettings
+from vidstill.evaluation.engine import score_views
 from vidstill.evaluation.metrics import topk_accuracy
-from vidstill.evaluation.views import score_views
 from vidstill.models.registry import create_model
 from vidstill.models.weights import load_weights
 from vidstill.objectives.recognise import Recognise

@@ -15,6 +15,7 @@ from fill import clip as fill_clip
 
 from vidstill.config import Clip
 from vidstill.data import blending, randaugment, sampling, transforms
+from vidstill.data.views import margin_size, test_clips
 from vidstill.video.decode import read_frames
 
 Arrays = Mapping[str, np.ndarray]
@@ -53,9 +54,9 @@ def run_preprocess(golden: dict[str, Any], arrays: Arrays) -> None:
         with TemporaryDirectory() as folder:
             path = Path(folder) / "frames.mov"
             write_lossless(path, frames)
-            short_side = transforms.margin_size(size) if crops == 1 else size
+            short_side = margin_size(size) if crops == 1 else size
             resized = read_frames(path, range(len(frames)), short_side=short_side)
-            views = transforms.test_clips(path, clip, 1, crops)
+            views = test_clips(path, clip, 1, crops)
         assert list(resized.shape[1:3]) == case["resized_hw"]
         np.testing.assert_allclose(
             resized[0].reshape(-1)[:: case["resized_uint8_flat_stride"]].astype(int),
@@ -109,8 +110,8 @@ def run_randaugment_levels(golden: dict[str, Any], arrays: Arrays) -> None:
 
 
 def run_multiview_fusion(golden: dict[str, Any], arrays: Arrays) -> None:
+    from vidstill.evaluation.engine import fuse
     from vidstill.evaluation.metrics import topk_accuracy
-    from vidstill.evaluation.views import fuse
 
     scores = fuse(torch.from_numpy(arrays["logits"])).numpy()
     np.testing.assert_allclose(scores, arrays["summed_probabilities"], atol=golden["tolerance"])

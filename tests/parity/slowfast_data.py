@@ -24,9 +24,10 @@ from vidstill.data.sampling import (
     window_length,
     window_room,
 )
-from vidstill.data.transforms import normalise, test_clips, view_boxes
+from vidstill.data.transforms import normalise
+from vidstill.data.views import test_clips, view_boxes
+from vidstill.evaluation.engine import fuse
 from vidstill.evaluation.metrics import mean_average_precision, topk_accuracy
-from vidstill.evaluation.views import fuse
 from vidstill.explain.gradcam import grad_cam
 from vidstill.models.pathways import slow_frames
 from vidstill.models.slowfast import kinetics_clip
@@ -40,12 +41,12 @@ Arrays = Mapping[str, np.ndarray]
 def window(row: Golden) -> tuple[Clip, Timing]:
     values = {"frames": row["NUM_FRAMES"], "interval": row["SAMPLING_RATE"], "fps": row["TARGET_FPS"]}
     ticks = row["pts_per_frame"] if row.get("duration_known", True) else 0
-    return Clip(sampling="window", **values), Timing(row["fps"], ticks)
+    return Clip(sampling="timed_window", **values), Timing(row["fps"], ticks)
 
 
 def run_sampling(golden: Golden, arrays: Arrays) -> None:
     for row in golden["get_start_end_idx"]:
-        clip = Clip(sampling="window", frames=1, interval=1, fps=1)
+        clip = Clip(sampling="timed_window", frames=1, interval=1, fps=1)
         timing = Timing(row["clip_size"])  # a clip of one frame at 1 Hz is that many frames long
         start = window_room(row["video_size"], clip, timing) * row["clip_idx"] / row["num_clips"]
         assert [start, start + window_length(clip, timing) - 1] == pytest.approx(row["start_end"], rel=1e-12)
@@ -69,7 +70,7 @@ def run_sampling(golden: Golden, arrays: Arrays) -> None:
         if row["spatial_idx"] == 1:
             assert view_boxes(height, width, row["size"], 1, "up") == [(x1, y1, x2, y2)]
     for row in golden["demo_buffer"]:
-        clip = Clip(sampling="window", frames=row["NUM_FRAMES"], interval=row["SAMPLING_RATE"])
+        clip = Clip(sampling="timed_window", frames=row["NUM_FRAMES"], interval=row["SAMPLING_RATE"])
         assert window_length(clip, None) == row["buffer"]
         fast = test_indices(row["buffer"], clip, 1)[0]
         slow = fast[list(slow_frames(row["NUM_FRAMES"], row["ALPHA"]))]
@@ -84,7 +85,8 @@ def run_testview(golden: Golden, arrays: Arrays) -> None:
         shape = (case["T"], case["H"], case["W"], 3)
         frames = np.random.RandomState(case["seed"]).randint(0, 256, shape).astype(np.uint8)
         clip = kinetics_clip(case["T"], 1, case["size"]).model_copy(update={"fps": None})
-        fast = torch.from_numpy(views_of(frames, clip, 3)[case["spatial_idx"]])
+        views = torch.from_numpy(views_of(frames, clip, 3))
+        fast = normalise(views, clip.mean, clip.std)[case["spatial_idx"]]
         slow = fast[:, list(slow_frames(case["T"], case["ALPHA"]))]
         for speed, ours in (("slow", slow), ("fast", fast)):
             assert list(ours.shape) == case[f"{speed}_shape"]
@@ -101,14 +103,14 @@ def views_of(frames: np.ndarray, clip: Clip, crops: int) -> np.ndarray:
 
 def run_e3d_pipeline(golden: Golden, arrays: Arrays) -> None:
     for row in golden["temporal"]:
-        clip = Clip(frames=row["size"], interval=row["downsample"], sampling="looped")
+        clip = Clip(frames=row["size"], interval=row["downsample"], sampling="dense_looped")
         centre, begin = test_indices(row["n_frames"], clip, 1)[0], looped_indices(row["n_frames"], clip, 0)
         assert (centre + 1).tolist() == row["center_indices_1based"]
         assert (begin + 1).tolist() == row["begin_indices_1based"]
     case = golden["spatial"]
     frame = np.random.RandomState(case["seed"]).randint(0, 256, (1, case["H"], case["W"], 3)).astype(np.uint8)
     assert case["norm_value"] == 1
-    clip = Clip(frames=1, size=case["size"], sampling="looped", views="antialiased")
+    clip = Clip(frames=1, size=case["size"], sampling="dense_looped", views="pillow")
     (view,) = normalise(torch.from_numpy(views_of(frame, clip, 1)), case["mean"], case["std"])
     np.testing.assert_allclose(view[:, 0], arrays["spatial"], rtol=0, atol=case["tolerance"])
 

@@ -12,7 +12,7 @@ from fill import clip, fill
 from slowfast_configs import configuration
 from torch import Tensor, nn
 
-from vidstill.evaluation.views import scores_of
+from vidstill.evaluation.engine import scores_of
 from vidstill.models.pathways import CMDA
 from vidstill.models.registry import VideoModel, create_model
 from vidstill.models.weights import load_weights

@@ -15,7 +15,7 @@ from PIL import Image
 
 from vidstill.config import resolve
 from vidstill.data.annotations import Sample
-from vidstill.evaluation.views import Evaluation, write_predictions
+from vidstill.evaluation.predictions import Evaluation, write_predictions
 from vidstill.reporting.report import interval, write_report
 
 VOID = {"meta", "img", "br"}

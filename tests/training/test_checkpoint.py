@@ -22,6 +22,18 @@ def a_run(tmp_path: Path, *settings: str) -> Run:
     return resolve(None, ["--out", str(tmp_path), "--name", "r", *settings])
 
 
+def test_a_run_that_was_begun_under_former_names_goes_on(tmp_path: Path) -> None:
+    run = Run(name="r", out=tmp_path, clip={"sampling": "timed_window", "views": "torch"})
+    with open_folder(run) as folder:
+        config = folder / "config.yaml"
+        former = config.read_text().replace("timed_window", "window").replace("views: torch", "views: exact")
+        assert "sampling: window" in former and "views: exact" in former
+        config.write_text(former)
+        write_checkpoint(folder, {"step": 1})
+    with open_folder(run):
+        assert "timed_window" in config.read_text()
+
+
 def test_other_settings_are_refused_once_training_has_begun(tmp_path: Path) -> None:
     with open_folder(a_run(tmp_path, "--data.root", "wrong")):
         pass  # nothing trained: the data were not there

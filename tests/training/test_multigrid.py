@@ -90,7 +90,7 @@ def test_a_run_goes_through_its_phases_and_goes_on_after_a_stop(
     small: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = ["--model.name", "slowfast_r50", "--model.options", "{width: 8, depths: [1, 1, 1, 1], alpha: 2, beta: 4}"]
-    clip = ["--clip.frames", "8", "--clip.size", "32", "--clip.sampling", "window", "--clip.views", "exact"]
+    clip = ["--clip.frames", "8", "--clip.size", "32", "--clip.sampling", "timed_window", "--clip.views", "torch"]
     jitter = ["--augment.crop", "scaled", "--augment.scales", "[36, 44]", "--train.precise_norms", "2"]
     settings = [*small, *model, *clip, *jitter, *GRID, "--train.batch", "2", "--multigrid.norm_batch", "4"]
     whole = vidstill.train(resolve(None, [*settings, "--name", "whole"]))

@@ -72,7 +72,9 @@ def test_each_pass_teaches_its_own_at_its_own_rate(small: list[str], monkeypatch
         terms = step(fabric, objective, optimiser, *rest)
         bare = objective.module
         probe = bare.probe if isinstance(bare, Guess) else bare.frozen[0]
-        state = [torch.cat([p.detach().flatten() for p in m.parameters()]).numpy().tobytes() for m in (bare.model, probe)]
+        state = [
+            torch.cat([p.detach().flatten() for p in m.parameters()]).numpy().tobytes() for m in (bare.model, probe)
+        ]
         seen.append((type(bare).__name__, optimiser.param_groups[0]["lr"], state[0], state[1]))
         return terms
 

@@ -135,7 +135,7 @@ def _decode(path: Path) -> tuple[int, int, str]:
 
 
 def _judge(declared: int, frames: int, damage: str, clip: Clip) -> Verdict | None:
-    needed = clip.frames if clip.sampling == "sparse" else (clip.frames - 1) * clip.interval + 1
+    needed = clip.frames if clip.spans else (clip.frames - 1) * clip.interval + 1
     rest = frames / max(1, declared)
     if damage:
         return "damaged", rest, f"{frames} of {declared} frames decode: {damage.partition(': ')[2] or damage}"

@@ -1,4 +1,4 @@
-"""Which frames of a video make a clip: sparse segments, dense clips, sliding windows."""
+"""Which frames of a video make a clip: segments of the whole, or a stretch of it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 from vidstill.config import Clip
 
-TEST_SEED = 255  # of the random frames of a `gaps` test, as released
+TEST_SEED = 255  # of the random frames of a `uniform_sample_frames` test, as released
 
 
 class Timing(NamedTuple):
@@ -22,20 +22,20 @@ class Timing(NamedTuple):
 def train_indices(n: int, clip: Clip, rng: np.random.RandomState, timing: Timing | None = None) -> np.ndarray:
     """Random frame numbers of one training clip of a video of `n` frames, int64 (T,), in order.
 
-    sparse: one frame from each of T equal segments of the whole video (Video-FocalNet; `interval` only shortens the
-    usable range; where n <= T frames repeat, and rounding may wrap the last ones to frame 0, as released).
+    segments: one frame from each of T equal segments of the whole video (TSN, Video-FocalNet; `interval` only shortens
+    the usable range; where n <= T frames repeat, and rounding may wrap the last ones to frame 0, as released).
     dense: T frames `interval` apart from a random start; a video shorter than that holds its last frame.
-    spread, range, gaps, steps: one clip of `spread_clips`, `range_clips`, `gap_clips` and `step_clip`.
-    window: `window_indices` from a random moment. looped: as dense, but a short video starts again.
+    dense_looped: the same, but a short video starts again. timed_window: `window_indices` from a random moment.
+    sample_frames, dense_sample_frames, uniform_sample_frames, tsm_segments: one clip of the functions of those names.
     """
     _check(n)
-    if clip.sampling == "sparse":
+    if clip.sampling == "segments":
         return _random_segments(n, clip.frames, clip.interval, rng)
     if clip.sampling == "dense":
         return _dense(n, clip, rng.randint(_starts(n, clip)))
-    if clip.sampling == "window":
+    if clip.sampling == "timed_window":
         return window_indices(n, clip, rng.random_sample() * window_room(n, clip, timing), timing)
-    if clip.sampling == "looped":
+    if clip.sampling == "dense_looped":
         return looped_indices(n, clip, rng.randint(max(1, n - clip.frames * clip.interval + 1)))
     return _openmmlab(n, clip, 1, rng)[0]
 
@@ -45,26 +45,26 @@ def test_indices(
 ) -> np.ndarray:
     """Frame numbers of `clips` test clips of a video of `n` frames, int64 (clips, T), each row in order.
 
-    Without `rng` a fixed function of `n`. sparse: clip m of M takes of each segment the frame at (m + 1/2)/M of it,
+    Without `rng` a fixed function of `n`. segments: clip m of M takes of each segment the frame at (m + 1/2)/M of it,
     for M = 1 the middle one as the released single-clip test. dense: the clips start in the middles of M equal parts.
-    With `rng` the clips are random; sparse ones then as in the released multi-clip test, which ignores `interval`.
-    spread, range, gaps, steps: see the functions of those names; range gives ten times as many clips.
-    window: clip m of M starts m/M of the way, so that no clip ends with the video, as released. looped: its middle is
-    that of part m.
+    With `rng` the clips are random; segments then as in the released multi-clip test, which ignores `interval`.
+    sample_frames, dense_sample_frames, uniform_sample_frames, tsm_segments: see the functions of those names;
+    dense_sample_frames gives ten times as many clips. timed_window: clip m of M starts m/M of the way, so that no clip
+    ends with the video, as released. dense_looped: its middle is that of part m.
     """
     _check(n)
     if clips < 1:
         raise ValueError(f"{clips} clips per video: take at least 1")
-    if clip.sampling in ("spread", "range", "gaps", "steps"):
+    if clip.sampling in ("sample_frames", "dense_sample_frames", "uniform_sample_frames", "tsm_segments"):
         return _openmmlab(n, clip, clips, rng)
     if rng is not None:
-        if clip.sampling == "sparse":
+        if clip.sampling == "segments":
             return np.stack([_random_segments(n, clip.frames, 1, rng) for _ in range(clips)])
         return np.stack([train_indices(n, clip, rng, timing) for _ in range(clips)])
-    if clip.sampling == "window":
+    if clip.sampling == "timed_window":
         room = window_room(n, clip, timing)
         return np.stack([window_indices(n, clip, room * m / clips, timing) for m in range(clips)])
-    if clip.sampling == "looped":
+    if clip.sampling == "dense_looped":
         length = clip.frames * clip.interval  # clip m of M has its middle in the middle of part m
         starts = [max(0, (2 * m + 1) * n // (2 * clips) - length // 2) for m in range(clips)]
         return np.stack([looped_indices(n, clip, start) for start in starts])
@@ -80,19 +80,46 @@ def test_indices(
 test_indices.__test__ = False  # type: ignore[attr-defined]  # the name is not a test's
 
 
-def matching_indices(indices: np.ndarray, n: int, clip: Clip, other: Clip) -> np.ndarray:
-    """Frame numbers (T',) of a clip in the format `other` that shows the moments of `indices` (T,), a clip in `clip`.
+def clips_that_fit(n: int, clip: Clip, timing: Timing | None = None) -> int:
+    """How many clips show a video of `n` frames side by side: one that spans it, else as many as fit into it.
 
-    A dense one is centred on the same moment. Of two that span the video the other takes the same stretch in T' steps,
-    equal where T' = T; one that does beside one that does not takes its own fixed frames.
+    One of dense_sample_frames, which are ten over the video already.
     """
-    if not other.spans:
-        middle = (indices[0] + indices[-1] - (other.frames - 1) * other.interval) / 2
-        return _dense(n, other, min(max(0, int(middle)), _starts(n, other) - 1))
-    if not clip.spans:
-        return test_indices(n, other, 1)[0]
-    position = (np.arange(other.frames) + 0.5) * len(indices) / other.frames - 0.5
-    return np.rint(np.interp(position, np.arange(len(indices)), indices)).astype(np.int64)
+    if clip.spans or clip.sampling == "dense_sample_frames":
+        return 1
+    return max(1, int(n / clip_length(clip, timing)))
+
+
+def clip_length(clip: Clip, timing: Timing | None = None) -> float:
+    """Frames of the video from the first to the last of a clip that does not span it, both included."""
+    if clip.sampling == "timed_window":
+        return window_length(clip, timing)
+    return (clip.frames - 1) * clip.interval + 1
+
+
+def matching_indices(indices: np.ndarray, n: int, clip: Clip, other: Clip, timing: Timing | None = None) -> np.ndarray:
+    """Frame numbers (T',) of a clip in the format `other` that shows the same stretch of a video of `n` frames as
+    `indices` (T,), a clip in `clip`.
+
+    The same indices where both have one rule. Of two that span the video the other takes T' of the same steps. One
+    that spans the video beside one that does not takes, by its rule, the frames of a video that is but that stretch.
+    One that does not is as long as its own rule makes it and has the same middle, as far as the video reaches.
+    """
+    rule = ("sampling", "frames", "interval", "fps")
+    if all(getattr(clip, name) == getattr(other, name) for name in rule):
+        return indices
+    if clip.spans and other.spans:
+        position = (np.arange(other.frames) + 0.5) * len(indices) / other.frames - 0.5
+        return np.rint(np.interp(position, np.arange(len(indices)), indices)).astype(np.int64)
+    first, last = int(indices.min()), int(indices.max())
+    if other.spans:
+        return first + test_indices(last - first + 1, other, 1)[0]
+    start = max(0.0, (first + last + 1 - clip_length(other, timing)) / 2)
+    if other.sampling == "timed_window":
+        return window_indices(n, other, min(start, window_room(n, other, timing)), timing)
+    if other.sampling == "dense":
+        return _dense(n, other, min(int(start), _starts(n, other) - 1))
+    return looped_indices(n, other, min(int(start), max(0, n - other.frames * other.interval)))
 
 
 def window_length(clip: Clip, timing: Timing | None) -> float:
@@ -131,7 +158,7 @@ def looped_indices(n: int, clip: Clip, start: int) -> np.ndarray:
     return (start + np.arange(clip.frames) * clip.interval) % n
 
 
-def spread_clips(
+def sample_frames(
     n: int,
     frames: int,
     interval: int,
@@ -172,7 +199,7 @@ def spread_clips(
     return np.where(indices < n, indices, last).astype(np.int64)
 
 
-def range_clips(
+def dense_sample_frames(
     n: int,
     frames: int,
     interval: int,
@@ -195,7 +222,7 @@ def range_clips(
     return (first.reshape(-1, 1) + np.arange(frames) * interval) % n
 
 
-def gap_clips(n: int, frames: int, clips: int, rng: np.random.RandomState) -> np.ndarray:
+def uniform_sample_frames(n: int, frames: int, clips: int, rng: np.random.RandomState) -> np.ndarray:
     """`clips` clips of `frames` frames spread over the whole video (OpenMMLab, `UniformSampleFrames`): int64 (clips,T).
 
     One random frame of each of T equal parts; where frames are rare all but some; where they are too few they repeat.
@@ -214,20 +241,20 @@ def gap_clips(n: int, frames: int, clips: int, rng: np.random.RandomState) -> np
     return np.stack(rows) % n
 
 
-def step_clip(n: int, frames: int, rng: np.random.RandomState | None = None) -> np.ndarray:
+def tsm_segments(n: int, frames: int, rng: np.random.RandomState | None = None) -> np.ndarray:
     """The middle, or with `rng` a random, frame of each of T equal steps (TSM's rule for Something-Something): (T,)."""
     edges = np.round((n - 1) / frames * np.arange(frames + 1)).astype(np.int64)
     return (edges[:-1] + edges[1:]) // 2 if rng is None else rng.randint(edges[:-1], edges[1:] + 1)
 
 
 def _openmmlab(n: int, clip: Clip, clips: int, rng: np.random.RandomState | None) -> np.ndarray:
-    if clip.sampling == "spread":
-        return spread_clips(n, clip.frames, clip.interval, clips, rng)
-    if clip.sampling == "range":
-        return range_clips(n, clip.frames, clip.interval, clips, rng)
-    if clip.sampling == "gaps":
-        return gap_clips(n, clip.frames, clips, rng or np.random.RandomState(TEST_SEED))
-    return np.stack([step_clip(n, clip.frames, rng) for _ in range(clips)])
+    if clip.sampling == "sample_frames":
+        return sample_frames(n, clip.frames, clip.interval, clips, rng)
+    if clip.sampling == "dense_sample_frames":
+        return dense_sample_frames(n, clip.frames, clip.interval, clips, rng)
+    if clip.sampling == "uniform_sample_frames":
+        return uniform_sample_frames(n, clip.frames, clips, rng or np.random.RandomState(TEST_SEED))
+    return np.stack([tsm_segments(n, clip.frames, rng) for _ in range(clips)])
 
 
 def _random_segments(n: int, frames: int, interval: int, rng: np.random.RandomState) -> np.ndarray:

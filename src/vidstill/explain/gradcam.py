@@ -15,11 +15,10 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vidstill.data.transforms import normalise, pixels_of, test_clips
-from vidstill.evaluation.views import VIEWS_AT_ONCE_ON_CPU, fuse
-from vidstill.explain.pictures import Colours, blend, colour, write_pictures
-from vidstill.inference.overlay import draw
-from vidstill.inference.predictor import rank
+from vidstill.evaluation.engine import VIEWS_AT_ONCE_ON_CPU, fuse
+from vidstill.explain.look import look_at
+from vidstill.explain.pictures import Colours, Scale, blend, colour, write_pictures
+from vidstill.inference.overlay import clock, draw
 from vidstill.models.layers import is_packed
 from vidstill.models.registry import VideoModel
 
@@ -127,6 +126,25 @@ def find_layer(model: nn.Module, path: str) -> nn.Module:
     return module
 
 
+def cam_pictures(
+    cam: GradCam,
+    views: np.ndarray,
+    layout: Literal["over", "beside"] = "over",
+    colours: Colours = "viridis",
+    alpha: float = 0.5,
+) -> list[list[np.ndarray]]:
+    """The heat over each frame of `views` uint8 (V,T,S,S,3), with a share of `alpha`, or beside it: uint8 pictures, a
+    row for every view of every pathway, each with the frames that the pathway sees."""
+    rows = []
+    for pathway, seen in enumerate(cam.frames):
+        heat = cam.heat(views.shape[2], views.shape[3], pathway).cpu().numpy()
+        for view, warmth in zip(views[:, seen], heat, strict=True):
+            shown = colour(warmth, colours) if layout == "beside" else blend(view / 255, warmth, colours, alpha)
+            pictures = (shown * 255).clip(0, 255).astype(np.uint8)
+            rows.append(list(np.concatenate([view, pictures], 2) if layout == "beside" else pictures))
+    return rows
+
+
 def write_grad_cam(
     model: VideoModel,
     source: str | Path,
@@ -134,42 +152,39 @@ def write_grad_cam(
     *,
     layer: str | None = None,
     target: int | None = None,
-    clips: int = 1,
     crops: Literal[1, 3] = 1,
     layout: Literal["over", "beside"] = "over",
     colours: Colours = "viridis",
     alpha: float = 0.5,
     fps: float = 5.0,
 ) -> GradCam:
-    """Grad-CAM of the video `source`, sampled and cropped as in a test, as an .mp4, a .gif or a sheet of frames (.png).
+    """Grad-CAM of the file `source` in what `predict` labels, of a long one the window in which the class scores
+    highest (see `look_at`), as an .mp4, a .gif or a sheet of frames (.png).
 
-    The heat, with a share of `alpha`, is drawn over each frame or, with a share of 1, beside it; below it what the
-    model says. All views follow each other, each a row of the sheet, and every pathway with the frames that it sees.
-    Errors are those of `grad_cam`, and VideoError where the one cannot be read or the other not written.
+    All views follow each other, each a row of the sheet, and every pathway with the frames that it sees; see
+    `cam_pictures`. The sheet says what is explained and where it comes from, frames of a film what the model says and
+    their times. Errors are those of `grad_cam` and `look_at`, and VideoError where a file cannot be written.
     """
-    spec, device = model.input, next(model.parameters()).device
-    views = test_clips(source, spec, clips, crops)
-    clip = torch.from_numpy(views).to(device)
-    cam = grad_cam(model, clip if views.dtype != np.uint8 else normalise(clip, spec.mean, spec.std), layer, target)
-    views = pixels_of(views, spec)
-    names = model.classes or [str(number) for number in range(len(cam.scores))]
-    ranked = rank(cam.scores.cpu().numpy(), names, 3)
-    if cam.target != int(cam.scores.argmax()):  # what is shown is not what the model says
-        ranked = [(names[cam.target], float(cam.scores[cam.target])), *ranked[:2]]
-    rows: list[list[np.ndarray]] = []
-    captions = []
-    for pathway, seen in enumerate(cam.frames):
-        heat = cam.heat(spec.size, spec.size, pathway).cpu().numpy()
-        for view, warmth in zip(views[:, seen], heat, strict=True):
-            rows.append([])
-            if len(cam.frames) > 1:
-                captions.append(f"{('slow', 'fast')[pathway]} pathway, {len(seen)} of {views.shape[1]} frames")
-            for number, frame, warm in zip(seen, view, warmth, strict=True):
-                shown = colour(warm, colours) if layout == "beside" else blend(frame / 255, warm, colours, alpha)
-                picture = (shown * 255).clip(0, 255).astype(np.uint8)
-                picture = np.concatenate([frame, picture], 1) if layout == "beside" else picture
-                rows[-1].append(draw(picture, ranked, number / fps))
-    write_pictures(path, rows, fps, captions)
+    look = look_at(model, source, target=target, crops=crops)
+    cam = grad_cam(model, look.clips, layer, look.target)
+    rows = cam_pictures(cam, look.pictures, layout, colours, alpha)
+    times = [view[seen] for seen in cam.frames for view in look.seconds]
+    pathways = [f"{name} pathway: " for name in ("slow", "fast")] if len(cam.frames) > 1 else [""]
+    captions = [
+        f"{pathways[pathway]}{len(seen)} of {look.seconds.shape[1]} frames, view {number} of {len(look.seconds)}"
+        for pathway, seen in enumerate(cam.frames)
+        for number in range(1, len(look.seconds) + 1)
+    ]
+    if Path(path).suffix.lower() != ".png":
+        rows = [
+            [draw(picture, look.ranked, second) for picture, second in zip(row, seconds, strict=True)]
+            for row, seconds in zip(rows, times, strict=True)
+        ]
+    scale = Scale("no evidence", "most of its view", colours)
+    write_pictures(
+        path, rows, fps, captions, title=look.title("Grad-CAM"), scale=scale,
+        labels=[[clock(second) for second in row] for row in times],
+    )  # fmt: skip
     return cam
 
 

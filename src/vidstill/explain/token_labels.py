@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from vidstill.data.transforms import normalise, test_clips
+from vidstill.explain.look import look_at
 from vidstill.explain.pictures import GAP, LABEL, colour, grid, write_png
-from vidstill.inference.overlay import INK, font, write_text
+from vidstill.inference.overlay import INK, clock, font, write_text
 from vidstill.models.registry import VideoModel
 
 
@@ -27,18 +27,22 @@ def token_label_grid(model: VideoModel, clips: torch.Tensor) -> torch.Tensor:
 
 
 def write_token_labels(model: VideoModel, source: str | Path, path: str | Path, *, frames: int = 5) -> np.ndarray:
-    """A .png of `frames` frames spread over one clip of the video `source`, each above its grid of class numbers, and
-    the names of the most frequent classes. Returns the labels (D,h,w) of the whole clip."""
-    spec = model.input
-    pixels = test_clips(source, spec, clips=1, crops=1)
-    clips = normalise(torch.from_numpy(pixels).to(next(model.parameters()).device), spec.mean, spec.std)
-    labels = token_label_grid(model.eval(), clips)[0].cpu().numpy()
-    chosen = np.linspace(0, len(pixels[0]) - 1, frames).round().astype(int)
-    steps = chosen * len(labels) // len(pixels[0])
-    cells = [draw_labels(labels[step], spec.size, model.num_classes) for step in steps]
+    """A .png of `frames` frames spread over one clip of the file `source`, the first that `predict` looks at (of a long
+    file see `look_at`), each above its grid of class numbers, and the names of the most frequent classes. Returns the
+    labels (D,h,w) of the whole clip. Errors are those of `token_label_grid` and `look_at`."""
+    look = look_at(model, source)
+    labels = token_label_grid(model.eval(), look.clips[:1])[0].cpu().numpy()
+    pictures, seconds = look.pictures[0], look.seconds[0]
+    chosen = np.linspace(0, len(pictures) - 1, frames).round().astype(int)
+    steps = chosen * len(labels) // len(pictures)
+    cells = [draw_labels(labels[step], pictures.shape[1], model.num_classes) for step in steps]
     often = [int(label) for label in np.argsort(-np.bincount(labels.reshape(-1)), kind="stable")[:frames]]
-    names = ", ".join(f"{label} {model.classes[label]}" for label in often if label in labels) if model.classes else ""
-    write_png(Path(path), grid([list(pixels[0][chosen]), cells], ["frames", f"token labels  {names}"]))
+    names = ", ".join(f"{label} {look.names[label]}" for label in often if label in labels)
+    sheet = grid(
+        [list(pictures[chosen]), cells], ["frames", f"likeliest class of each token: {names}"],
+        title=look.title("Token labels"), labels=[[clock(seconds[number]) for number in chosen], ()],
+    )  # fmt: skip
+    write_png(Path(path), sheet)
     return labels
 
 

@@ -9,17 +9,16 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
+import torch
 
-from vidstill.data.transforms import test_views
+from vidstill.data.views import Views, frame_side, kept
+from vidstill.evaluation.engine import video_scores
 from vidstill.files import atomic
 from vidstill.inference.overlay import draw
 from vidstill.inference.predictor import Predictor, Ranked, Report, ignore, rank
-from vidstill.inference.stream import frame_side
 from vidstill.video.decode import Frame, VideoError, iter_frames, probe
 from vidstill.video.encode import write_video
-from vidstill.video.pixels import short_side_size
 
 PREPARING = "Preparing action recognition ..."
 SHOWN = 5  # labels of a frame, at most
@@ -37,7 +36,7 @@ def frame_windows(
     """
     if length < 1 or step < 1 or not 0 <= stride <= 1:
         raise ValueError(f"windows of {length} frames, step {step}, stride {stride}: take 1 or more, and 0 to 1")
-    held: deque[Any] = deque(maxlen=length)
+    buffer: deque[Any] = deque(maxlen=length)
     waiting: list[Any] = []
     started = False
     for number, (frame, following) in enumerate(_with_next(frames), 1):
@@ -45,16 +44,16 @@ def frame_windows(
             continue
         waiting.append(frame)
         if not started and len(waiting) == length:
-            held.extend(waiting)
+            buffer.extend(waiting)
             waiting, started = [], True
         elif started and (len(waiting) == step or following is _END):
-            held.append(waiting[rng.randint(len(waiting))])
+            buffer.append(waiting[rng.randint(len(waiting))])
             waiting = []
-        full = len(held) == length
-        yield number, frame, list(held) if full else None
+        full = len(buffer) == length
+        yield number, frame, list(buffer) if full else None
         if full:
             for _ in range(int(length * stride)):
-                held.popleft()
+                buffer.popleft()
 
 
 def label_frames(
@@ -100,16 +99,19 @@ def write_frame_labels(
     A window holds as many frames as `clips` clips of the model, next to each other. Errors are those of
     `frame_windows`, and VideoError where the one cannot be read or the other not written.
     """
-    path, spec, info = Path(path), predictor.model.input, probe(source)
+    path, engine, info = Path(path), predictor.engine, probe(source)
     if path.suffix.lower() not in (".json", ".mp4", ".gif"):
         raise ValueError(f"{path}: labels of frames are written as .json, .mp4 or .gif")
-    side = frame_side(spec)
+    spec, side = engine.input, frame_side(engine.input)
+    places = np.arange(clips * spec.frames).reshape(clips, spec.frames)
 
     def score(window: list[tuple[Frame, np.ndarray]]) -> np.ndarray:
-        views = test_views(np.stack([small for _, small in window]), spec.size, 1)
-        return predictor.score(views.reshape(1, clips, spec.frames, spec.size, spec.size, 3))[0]
+        frames = torch.from_numpy(np.stack([small for _, small in window]))
+        size = window[0][0].pixels.shape
+        views = Views(frames, places.reshape(-1), places, (size[0], size[1]), spec, 1, side)
+        return video_scores(engine, [views])[0].cpu().numpy()
 
-    frames = ((frame, _resize(frame.pixels, side)) for frame in iter_frames(source))
+    frames = ((frame, kept(frame.pixels, spec, side)) for frame in iter_frames(source))
     windows = frame_windows(frames, clips * spec.frames, step=step, stride=stride, rng=np.random.RandomState(seed))
     labelled = label_frames(windows, score, predictor.classes, threshold)
     said: dict[int, Any] = {}
@@ -137,8 +139,3 @@ def _with_next(frames: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
     one, other = itertools.tee(frames)
     next(other, None)
     return zip(one, itertools.chain(other, [_END]), strict=False)
-
-
-def _resize(pixels: np.ndarray, side: int) -> np.ndarray:
-    height, width = short_side_size(pixels.shape[0], pixels.shape[1], side)
-    return cv2.resize(pixels, (width, height))

@@ -111,13 +111,12 @@ def _panel(
     pen = ImageDraw.Draw(image)
     right = width - margin
     name, score = ranked[0] if ranked else ("…", 0.0)
-    tenths = int(10 * seconds + 1e-6)
-    clock = f"{tenths // 600}:{tenths % 600 / 10:04.1f}" + (f"  {fps:.0f} fps" if fps else "")
+    time = clock(seconds) + (f"  {fps:.0f} fps" if fps else "")
     percent = write_text(pen, (right, margin), f"{score:.0%}" if ranked else "", large, INK, bold=True, ends=True)
     write_text(pen, (margin, margin), name, large, INK, bold=True, room=percent - 2 * margin)
     y = margin + 1.4 * large
     _bar(pen, margin, right, y, thick, score, ACCENT)
-    left_of_clock = write_text(pen, (right, y + thick + 0.6 * margin), clock, small, MUTED, ends=True)
+    left_of_clock = write_text(pen, (right, y + thick + 0.6 * margin), time, small, MUTED, ends=True)
     y += thick + 0.6 * margin
     column = margin + font(small, False).getlength("100%")
     end = left_of_clock - 1.5 * margin
@@ -134,6 +133,12 @@ def _panel(
     if share > 0:
         pen.rectangle((0, panel - thick // 2, share * width, panel), fill=ACCENT)
     return np.asarray(image)
+
+
+def clock(seconds: float) -> str:
+    """Minutes and seconds: 5:03.2."""
+    tenths = int(10 * seconds + 1e-6)
+    return f"{tenths // 600}:{tenths % 600 / 10:04.1f}"
 
 
 def _bar(

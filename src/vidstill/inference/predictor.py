@@ -1,16 +1,14 @@
-"""What is in a video: scores over sliding windows of files, folders, URLs and cameras."""
+"""What is in a video: scores over sliding windows of files, folders, URLs, cameras and arrays."""
 
 from __future__ import annotations
 
-import contextlib
-import glob
 import itertools
 import logging
 import math
 import time
 from bisect import bisect
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -18,13 +16,14 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from vidstill.data.rows import walk
-from vidstill.evaluation.views import VIEWS_AT_ONCE, score_views
-from vidstill.inference.live import Live, is_live, never_waits
-from vidstill.inference.stream import clip_frames, frame_side, sliding_windows
+from vidstill.data.sampling import Timing, clip_length
+from vidstill.data.views import Views, frame_side, kept, views_of
+from vidstill.evaluation.engine import DTYPES, Engine, TorchEngine, fused_scores, video_scores
+from vidstill.inference.sources import Source, Stream, all_sources, open_stream
+from vidstill.inference.stream import sliding_windows
 from vidstill.models.registry import VideoModel
 from vidstill.models.weights import load
-from vidstill.video.decode import Frame, VideoError, iter_frames, probe
+from vidstill.video.decode import Frame, VideoError
 
 log = logging.getLogger(__name__)
 
@@ -32,10 +31,6 @@ log = logging.getLogger(__name__)
 WHOLE = 2.0
 # Length of the training videos where the model does not say: that of a Kinetics video.
 USUAL_SECONDS = 10.0
-# A stream's frame rate is measured over so many frames.
-MEASURED = 10
-
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 Ranked = list[tuple[str, float]]
 Report = Callable[[dict[str, Any]], None]
@@ -88,11 +83,13 @@ class Prediction:
     def _middles(self) -> list[float]:
         return [(window.start + window.end) / 2 for window in self.windows]
 
-    def to_dict(self, k: int = 5) -> dict[str, Any]:
-        """For JSON: source, top-k, windows with their top-k, and the measured rate."""
+    def to_dict(self, k: int | None = None) -> dict[str, Any]:
+        """For JSON: source, the scores of all classes or the k likeliest, best first, those of each window, and the
+        measured rate."""
 
         def ranked(scores: np.ndarray) -> list[dict[str, Any]]:
-            return [{"class": name, "score": round(score, 6)} for name, score in rank(scores, self.classes, k)]
+            best = rank(scores, self.classes, len(self.classes) if k is None else k)
+            return [{"class": name, "score": round(score, 6)} for name, score in best]
 
         windows = [
             {"start": round(w.start, 3), "end": round(w.end, 3), "top": ranked(w.probabilities)} for w in self.windows
@@ -108,194 +105,209 @@ def rank(probabilities: np.ndarray, classes: list[str], k: int) -> Ranked:
     return [(classes[index], float(probabilities[index])) for index in best]
 
 
+@dataclass(frozen=True)
+class SeenWindow:
+    """What the model sees from `start` to `end`, in seconds: the views, and the times (V,T) of their frames."""
+
+    start: float
+    end: float
+    views: Views
+    seconds: np.ndarray
+
+
 class Predictor:
     """A trained model that labels sources.
 
-    `model` is a run folder or a model file, which is prepared for inference, or a VideoModel, which is used as it is.
-    `device` is a torch device, by default the GPU where there is one. Raises ValueError for a model without class
-    names, and for a device or precision that this machine does not have.
+    `model` is a run folder or a model file, which is prepared for inference, a VideoModel, which is used as it is, or
+    another `Engine`. `device` is a torch device, by default the GPU where there is one. Raises ValueError for a model
+    without class names, and for a device or precision that this machine does not have.
     """
 
     def __init__(
         self,
-        model: VideoModel | str | Path,
+        model: VideoModel | Engine | str | Path,
         device: str | torch.device | None = None,
         precision: Literal["fp32", "bf16", "fp16"] = "fp32",
     ) -> None:
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        if precision not in ("fp32", *DTYPES):
-            raise ValueError(f"precision {precision!r}: take fp32, bf16 or fp16")
-        if precision == "fp16" and self.device.type == "cpu":
-            raise ValueError("precision fp16 needs a GPU: on a CPU take bf16 or fp32")
-        loaded = model if isinstance(model, VideoModel) else load(model)
-        if not loaded.classes:
+        if isinstance(model, VideoModel | str | Path):
+            self.engine: Engine = _torch_engine(model, device, precision)
+        else:
+            self.engine = model
+        if not self.engine.classes:
             raise ValueError(
                 "the model has no class names: load it from a run folder, or set model.classes, for released weights "
                 'e.g. to vidstill.labels.class_names("kinetics400")'
             )
-        self.classes = list(loaded.classes)
-        try:
-            self.model = loaded.to(self.device).eval()
-        except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
-            raise ValueError(f"device {self.device} cannot be used: {str(error).splitlines()[0]}") from None
-        self.autocast: torch.dtype | None = DTYPES.get(precision)
-        if loaded is not model:
-            self.model.optimise_for_inference(bf16=precision == "bf16")
-            if self.device.type == "cpu" or next(self.model.parameters()).dtype == torch.bfloat16:
-                self.autocast = None
+        self.classes = list(self.engine.classes)
 
     def predict(
         self,
-        source: str | Path,
+        source: Source,
         *,
         window: float | None = None,
         stride: float | None = None,
         crops: Literal[1, 3] = 1,
         seconds: float | None = None,
+        fps: float | None = None,
         show: Show | None = None,
         report: Report = ignore,
     ) -> Prediction:
-        """Scores of a file, URL or camera ("camera:0") over windows of `window` seconds, `stride` seconds apart.
+        """Scores of a file, URL, camera ("camera:0") or array uint8 (T,H,W,3) of `fps` frames per second, over windows
+        of `window` seconds, `stride` seconds apart.
 
         By default a file up to twice as long as the training videos is one window, scored like the single view of a
-        test; anything longer is seen through windows of their length, and a dense model sees its own clips. The stride
-        is half a window. `seconds` stops a stream, as Ctrl-C does. A camera or broadcast never waits for the scores:
-        windows that a later one has overtaken, and frames that would be seen too late, are left out. `show` gets every
-        frame in its full size, the scores before it and the frames per second so far. `report` hears of {"what",
-        "done", "total", "detail"}. Raises VideoError where nothing can be read, ValueError for a stride that leaves
-        frames out.
+        test, and anything longer is seen through windows of their length; a model whose clips are stretches of a video
+        has windows as long as a clip. The stride is half a window. `seconds` stops a stream, as Ctrl-C does. A camera
+        or broadcast never waits for the scores: windows that a later one has overtaken, and frames that would be seen
+        too late, are left out. `show` gets every frame in its full size, the scores before it and the frames per second
+        so far. `report` hears of {"what", "done", "total", "detail"}. Raises VideoError where nothing can be read,
+        ValueError for a stride that leaves frames out.
         """
-        name, live = str(source), is_live(str(source))
-        length = math.inf if live else probe(source).seconds
-        end = min(length, math.inf if seconds is None else seconds)
-        side = frame_side(self.model.input, crops)
+        began = time.perf_counter()
+        stream = self.open(source, crops=crops, fps=fps, whole_frames=show is not None)
+        end = min(stream.length, math.inf if seconds is None else seconds)
         scored: list[WindowScores] = []
-        count, began = 0, time.perf_counter()
-        frames = iter_frames(source, short_side=side if show is None else None)
-        fresh = Live(frames) if never_waits(name) else None
-        newest = None if fresh is None else fresh.newest
+        count = 0
 
         def watched() -> Iterator[Frame]:
             nonlocal count
-            for frame in fresh or frames:
+            for frame in stream.frames:
                 if seconds is not None and frame.seconds >= seconds:
                     return
                 count += 1
                 if show is not None:
                     show(frame, scored, count / (time.perf_counter() - began))
-                    frame = frame.resized(side)
                 yield frame
 
         try:
-            scan = self.scan(watched(), window=window, stride=stride, crops=crops, length=length, newest=newest)
-            for scores in scan:
+            windows = self.windows(replace(stream, frames=watched()), window=window, stride=stride, crops=crops)
+            for scores in self.scores(windows, waits=stream.length < math.inf):
                 scored.append(scores)
                 label, score = rank(scores.probabilities, self.classes, 1)[0]
                 total = end if end < math.inf else scores.end + 1
-                detail = f"{Path(name).name}  {scores.end:.1f} s  {label} {score:.0%}"
+                detail = f"{Path(stream.name).name}  {scores.end:.1f} s  {label} {score:.0%}"
                 report({"what": "labelling", "done": min(scores.end, total), "total": total, "detail": detail})
         except KeyboardInterrupt:
-            if not live or not scored:  # a live source is stopped like this
+            if stream.length < math.inf or not scored:  # a live source is stopped like this
                 raise
         finally:
-            if fresh is not None:
-                fresh.close()
-                if fresh.dropped:
-                    log.warning("%s: %d frames were left out to keep up with it", name, fresh.dropped)
+            if stream.live is not None:
+                stream.live.close()
+                if stream.live.dropped:
+                    log.warning("%s: %d frames were left out to keep up with it", stream.name, stream.live.dropped)
         if not scored:
-            raise VideoError(f"{source}: no frame within {seconds} s")
+            raise VideoError(f"{stream.name}: no frame within {seconds} s")
         report({"what": "labelling", "done": 1, "total": 1})
-        return Prediction(name, self.classes, scored, count / (time.perf_counter() - began))
+        return Prediction(stream.name, self.classes, scored, count / (time.perf_counter() - began))
 
-    def scan(
-        self,
-        frames: Iterable[Frame],
-        *,
-        window: float | None = None,
-        stride: float | None = None,
-        crops: Literal[1, 3] = 1,
-        length: float = math.inf,
-        newest: Callable[[], float] | None = None,
-    ) -> Iterator[WindowScores]:
-        """Score any stream of frames, their short side at `frame_side(model.input, crops)`, window by window.
+    def open(
+        self, source: Source, *, crops: Literal[1, 3] = 1, fps: float | None = None, whole_frames: bool = False
+    ) -> Stream:
+        """The stream of a source, its frames resized as they are decoded where `windows` would do so anyway."""
+        spec = self.engine.input
+        resized = spec.views == "opencv" and not whole_frames
+        short_side = frame_side(spec, crops) if resized else None
+        return open_stream(source, fps=fps, short_side=short_side, measure=not spec.spans)
 
-        `length` is that of the stream in seconds where it is known: the windows of a file are scored several at a time,
-        those of a stream without end as soon as they are complete. `newest`: see `sliding_windows`.
-        """
-        if window is None:
-            window, frames = self._window(iter(frames), length)
-        stride = window / 2 if stride is None else stride
-        windows = sliding_windows(frames, self.model.input, window, stride, crops, newest)
-        for shape, alike in itertools.groupby(windows, key=lambda window: window.views.shape):
-            together = 1 if length == math.inf else max(1, VIEWS_AT_ONCE // shape[0])
+    def windows(
+        self, stream: Stream, *, window: float | None = None, stride: float | None = None, crops: Literal[1, 3] = 1
+    ) -> Iterator[SeenWindow]:
+        """What the model sees of a stream, window by window, each sampled and cropped as a test would a video of just
+        these frames, with as many clips as fit. Frames are buffered as `kept`, no more than a window of them."""
+        spec = self.engine.input
+        side = frame_side(spec, crops)
+        window = self._window(stream.timing, stream.length) if window is None else window
+        size: tuple[int, int] = (0, 0)
+
+        def buffered() -> Iterator[Frame]:
+            nonlocal size
+            for frame in stream.frames:
+                size = frame.pixels.shape[0], frame.pixels.shape[1]
+                yield replace(frame, pixels=kept(frame.pixels, spec, side))
+
+        newest = None if stream.live is None else stream.live.newest
+        for seen in sliding_windows(buffered(), window, window / 2 if stride is None else stride, newest):
+            views = views_of([frame.pixels for frame in seen.frames], size, spec, stream.timing, crops)
+            times = np.array([frame.seconds for frame in seen.frames])
+            yield SeenWindow(seen.start, seen.end, views, times[views.shown()])
+
+    def scores(self, windows: Iterable[SeenWindow], *, waits: bool = True) -> Iterator[WindowScores]:
+        """The scores of each window. Those of a source that `waits` are computed several at a time, others as soon as
+        they are complete."""
+        for count, alike in itertools.groupby(windows, key=lambda window: len(window.views)):
+            together = max(1, self.engine.at_once // count) if waits else 1
             while batch := list(itertools.islice(alike, together)):
-                for seen, scores in zip(batch, self.score(np.stack([seen.views for seen in batch])), strict=True):
+                found = video_scores(self.engine, [seen.views for seen in batch]).cpu().numpy()
+                for seen, scores in zip(batch, found, strict=True):
                     yield WindowScores(seen.start, seen.end, scores)
 
     def score(self, views: np.ndarray) -> np.ndarray:
         """Views uint8 (N,V,T,S,S,3) → probabilities (N,K), the mean over the views."""
-        with torch.autocast(self.device.type, self.autocast) if self.autocast else contextlib.nullcontext():
-            return score_views(self.model, torch.from_numpy(views).to(self.device)).cpu().numpy()
+        logits = self.engine.logits(torch.from_numpy(views).to(self.engine.device))
+        return fused_scores(logits, self.engine.activation).cpu().numpy()
 
-    def _window(self, frames: Iterator[Frame], length: float) -> tuple[float, Iterator[Frame]]:
-        """Seconds of a window, and the frames again: a dense model's needs their rate, measured on the first ones."""
-        spec = self.model.input
+    def _window(self, timing: Timing, length: float) -> float:
+        """Seconds of a window where nobody says."""
+        spec = self.engine.input
         if not spec.spans:
-            first = list(itertools.islice(frames, MEASURED))
-            passed = first[-1].seconds - first[0].seconds if first else 0.0
-            rate = (len(first) - 1) / passed if passed > 0 else 25.0
-            return clip_frames(spec) / rate, itertools.chain(first, frames)
+            return clip_length(spec, timing) / timing.fps
         usual = spec.seconds or USUAL_SECONDS
-        return (math.inf if length <= WHOLE * usual else usual), frames
+        return math.inf if length <= WHOLE * usual else usual
 
 
-def find_sources(source: str | Path) -> list[str]:
-    """The videos that a file, folder (at any depth), glob, URL or camera names. Raises VideoError for none."""
-    text = str(source)
-    if is_live(text) or Path(text).is_file():
-        return [text]
-    if Path(text).is_dir():
-        found = [str(path) for path in walk(Path(text))]
-    else:
-        matching = glob.glob(text, recursive=True)  # noqa: PTH207 - Path.glob takes no absolute patterns
-        found = sorted(path for path in matching if Path(path).is_file())
-    if not found:
-        raise VideoError(f"{text}: no such video, and no folder or pattern that holds one")
-    return found
+def _torch_engine(model: VideoModel | str | Path, device: str | torch.device | None, precision: str) -> TorchEngine:
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if precision not in ("fp32", *DTYPES):
+        raise ValueError(f"precision {precision!r}: take fp32, bf16 or fp16")
+    if precision == "fp16" and place.type == "cpu":
+        raise ValueError("precision fp16 needs a GPU: on a CPU take bf16 or fp32")
+    loaded = model if isinstance(model, VideoModel) else load(model)
+    try:
+        loaded = loaded.to(place).eval()
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        raise ValueError(f"device {place} cannot be used: {str(error).splitlines()[0]}") from None
+    if loaded is not model:
+        loaded.optimise_for_inference(bf16=precision == "bf16")
+        if place.type == "cpu" or next(loaded.parameters()).dtype == torch.bfloat16:
+            precision = "fp32"  # what is to be in bfloat16 is packed so
+    return TorchEngine(loaded, precision=precision)
 
 
 def predict(
-    model: VideoModel | str | Path,
-    *sources: str | Path,
+    model: VideoModel | Engine | str | Path,
+    *sources: Source | Sequence[Source],
     window: float | None = None,
     stride: float | None = None,
     crops: Literal[1, 3] = 1,
     seconds: float | None = None,
+    fps: float | None = None,
     device: str | torch.device | None = None,
     precision: Literal["fp32", "bf16", "fp16"] = "fp32",
     report: Report = ignore,
 ) -> tuple[list[Prediction], list[VideoError]]:
-    """Predictions for every video that `sources` name, and the errors of those that could not be read.
+    """Predictions for every video that `sources` name, alone or in lists, and the errors of those that could not be
+    read or found. Arrays uint8 (T,H,W,3) are sources too, with their `fps`.
 
-    Arguments are those of `Predictor` and `Predictor.predict`. Raises VideoError for a source that names nothing.
+    Other arguments are those of `Predictor` and `Predictor.predict`.
 
     >>> predictions, failures = vidstill.predict("runs/demo", "clips/")
     >>> predictions[0].top(1)
     [('move_left', 0.98)]
     """
-    videos = list(dict.fromkeys(itertools.chain.from_iterable(map(find_sources, sources))))
+    videos, failures = all_sources(sources)
     predictor = Predictor(model, device, precision)
-    predictions, failures = [], []
+    predictions = []
     for number, video in enumerate(videos, 1):
+        name = "array" if isinstance(video, np.ndarray) else Path(video).name
         try:
             predictions.append(
                 predictor.predict(
-                    video, window=window, stride=stride, crops=crops, seconds=seconds,
+                    video, window=window, stride=stride, crops=crops, seconds=seconds, fps=fps,
                     report=report if len(videos) == 1 else ignore,
                 )
             )  # fmt: skip
         except VideoError as error:
             failures.append(error)
         if len(videos) > 1:
-            report({"what": "labelling", "done": number, "total": len(videos), "detail": Path(video).name})
+            report({"what": "labelling", "done": number, "total": len(videos), "detail": name})
     return predictions, failures

@@ -260,7 +260,7 @@ class DualFormer(PackedModel):
     contradict.
     """
 
-    input = Clip(frames=32, interval=2, sampling="spread")
+    input = Clip(frames=32, interval=2, sampling="sample_frames")
     head_keys = (
         "cls_head.fc_cls.weight",
         "cls_head.fc_cls.bias",

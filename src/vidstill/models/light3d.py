@@ -305,7 +305,7 @@ class SingleStream(PathwayNet):
         self.cam_layer = cam_layer
         mean = (114.7748, 107.7354, 99.475)
         self.input = Clip(
-            frames=16, interval=1, size=112, sampling="looped", views="antialiased", mean=mean, std=(1, 1, 1)
+            frames=16, interval=1, size=112, sampling="dense_looped", views="pillow", mean=mean, std=(1, 1, 1)
         )
 
     def run(self, step: nn.Module, x: Features) -> Features:

@@ -162,8 +162,8 @@ def check_shares(alpha: int, beta: int) -> None:
 class PathwayNet(VideoModel):
     """Steps in turn, features → features, then a head; the slow pathway's frames are taken inside.
 
-    `alpha` None: one pathway. `activation` makes the scores of a view (see `evaluation.views.fuse`). `reverse_channels`
-    swaps RGB to BGR first.
+    `alpha` None: one pathway. `activation` makes the scores of a view (see `evaluation.engine.fuse`).
+    `reverse_channels` swaps RGB to BGR first.
     """
 
     head_name: str  # of the linear layer

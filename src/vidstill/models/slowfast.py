@@ -337,7 +337,7 @@ def _build(num_classes: int, options: dict[str, Any], clip: tuple[int, int, int]
 def kinetics_clip(frames: int, interval: int, size: int) -> Clip:
     """The window, the views and the normalisation of these releases: (x/255 − 0.45) / 0.225."""
     return Clip(
-        frames=frames, interval=interval, size=size, sampling="window", fps=30, views="exact",
+        frames=frames, interval=interval, size=size, sampling="timed_window", fps=30, views="torch",
         mean=(114.75, 114.75, 114.75), std=(57.375, 57.375, 57.375),
     )  # fmt: skip
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 from vidstill.config import parse_yaml
 from vidstill.evaluation.metrics import ClassRow, Metrics, MultiLabelMetrics, headline, reliability
-from vidstill.evaluation.views import Evaluation, read_predictions
+from vidstill.evaluation.predictions import Evaluation, read_predictions
 from vidstill.files import atomic
 from vidstill.reporting.charts import NAMED, Series, confusion_chart, data_uri, line_chart, reliability_chart
 from vidstill.video.decode import FramesMissing, VideoError, probe, read_frames

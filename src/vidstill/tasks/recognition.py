@@ -20,7 +20,8 @@ from vidstill.data.dataset import TrainClips
 from vidstill.data.loader import worker_count
 from vidstill.data.randaugment import parse_policy
 from vidstill.data.synthetic import make_synthetic
-from vidstill.evaluation.views import Evaluation, evaluate
+from vidstill.evaluation.predictions import Evaluation
+from vidstill.evaluation.testing import evaluate
 from vidstill.files import atomic
 from vidstill.models.registry import VideoModel, create_model
 from vidstill.models.weights import load_weights

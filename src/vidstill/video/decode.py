@@ -28,7 +28,7 @@ from vidstill.video.index import (
     reason,
     unpacker,
 )
-from vidstill.video.pixels import Box, Draw, short_side_size
+from vidstill.video.pixels import Box, Draw, Resize, short_side_size
 
 __all__ = [
     "Frame",
@@ -72,6 +72,7 @@ def read_frames(
     short_side: int | None = None,
     box: Box | None = None,
     size: tuple[int, int] | None = None,
+    resize: Resize | None = None,
 ) -> np.ndarray:
     """The frames at `indices` (any order, repeats allowed) as displayed: uint8 (T,H,W,3) RGB.
 
@@ -80,7 +81,8 @@ def read_frames(
     `short_side` resizes to it, keeping the aspect: OpenCV's INTER_LINEAR on RGB, sides rounded half up. `box` (x1, y1,
     x2, y2 in displayed source pixels, rounded) with `size` (height, width) crops and resizes in one go. Upright 8-bit
     planar YUV is cropped and resized plane by plane before it becomes RGB: faster, and within a few grey levels of the
-    same on RGB, as chroma is cropped to its own samples.
+    same on RGB, as chroma is cropped to its own samples. `resize` makes something else of each frame (H,W,3) as it
+    comes, uint8 and all of one size.
 
     A stream that changes its size midway is brought to its first size. Raises FramesMissing for an index beyond the
     frames that decode, VideoError for a file that cannot be read.
@@ -96,10 +98,10 @@ def read_frames(
     _, plan = read_index(path)
     if plan is not None and wanted.max() < len(plan.packet):
         try:
-            return _collect(path, slots, Draw(short_side, box, size), plan)
+            return _collect(path, slots, Draw(short_side, box, size, resize), plan)
         except (_PlanError, FFmpegError) as error:
             log.debug("%s: plain decode: %s", path, error)
-    return _collect(path, slots, Draw(short_side, box, size), None)
+    return _collect(path, slots, Draw(short_side, box, size, resize), None)
 
 
 def count_frames(path: Source) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from av.sidedata.sidedata import SideDataContainer
 from av.video.reformatter import VideoReformatter
 
 Box = tuple[float, float, float, float]
+Resize = Callable[[np.ndarray], np.ndarray]
 
 # 8-bit planar layouts, of limited and of full range, whose planes can be cropped and resized by themselves
 _PLANAR = {f"yuv{j}{layout}p" for j in ("", "j") for layout in (420, 422, 444)}
@@ -70,12 +72,17 @@ def short_side_size(height: int, width: int, short_side: int, down: bool = False
 class Draw:
     """Draws the pictures of one stream, all alike: the first one sets `size`, the height and width drawn.
 
-    `short_side` resizes whole frames; `box` with `size` crops and resizes.
+    `short_side` resizes whole frames, `resize` in its own way; `box` with `size` crops and resizes.
     """
 
     def __init__(
-        self, short_side: int | None = None, box: Box | None = None, size: tuple[int, int] | None = None
+        self,
+        short_side: int | None = None,
+        box: Box | None = None,
+        size: tuple[int, int] | None = None,
+        resize: Resize | None = None,
     ) -> None:
+        self.resize = resize
         self.short_side = short_side
         self.box = box
         self.size = size or (0, 0)
@@ -90,6 +97,9 @@ class Draw:
         self.decoded = frame.format.name, frame.height, frame.width
         self.turn = orientation(frame)
         self.displayed = height, width = self.turn.size(frame.height, frame.width)
+        if self.resize is not None:
+            self.size = self.resize(np.empty((height, width, 3), np.uint8)).shape[:2]
+            return
         if self.box is None:
             self.size = short_side_size(height, width, self.short_side) if self.short_side else self.displayed
             return
@@ -110,6 +120,8 @@ class Draw:
         pixels = self.turn.apply(self._rgb(frame))
         if not same:  # the stream changes its size midway
             pixels = cv2.resize(pixels, self.displayed[::-1], interpolation=cv2.INTER_LINEAR)
+        if self.resize is not None:
+            pixels = self.resize(pixels)
         if self.crop is not None:
             pixels = pixels[self.crop]
         if pixels.shape == into.shape:

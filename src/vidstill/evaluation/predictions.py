@@ -1,0 +1,145 @@
+"""The result of a test: probabilities of every video, their file, and the average of several."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from vidstill.data.annotations import Sample, multi_hot
+from vidstill.evaluation.metrics import Metrics, MultiLabelMetrics, headline, measure, measure_multi_label
+from vidstill.files import atomic
+
+# Of predictions.csv; the classes follow. Of multi-label data the second one is "labels", with a ; between classes
+COLUMNS = ["path", "label", "predicted", "score"]
+MULTI_LABEL_COLUMNS = ["path", "labels", "predicted", "score"]
+NAMED_AT_MOST = 20  # unreadable videos in a summary; the report has them all
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """A test: probabilities (N,K), float32, of the readable videos `samples`, and the others as (path, reason).
+
+    `multi_label`: a video may have several classes, so that mAP is measured.
+    """
+
+    classes: list[str]
+    samples: list[Sample]
+    probabilities: np.ndarray
+    unreadable: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+    multi_label: bool = False
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """The single numbers by the names under which a run folder keeps them."""
+        return self.metrics.figures
+
+    @property
+    def headline(self) -> tuple[str, float] | None:
+        """The figure that models are judged by, with its name in print."""
+        return headline(self.figures)
+
+    @property
+    def videos(self) -> int:
+        return len(self.samples)
+
+    def write(self, folder: Path) -> None:
+        """predictions.csv (see `write_predictions`)."""
+        write_predictions(folder / "predictions.csv", self)
+
+    @property
+    def paths(self) -> list[Path]:
+        return [sample.path for sample in self.samples]
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        return np.array([sample.label for sample in self.samples], dtype=np.int64)
+
+    @cached_property
+    def metrics(self) -> Metrics | MultiLabelMetrics:
+        if self.multi_label:
+            targets = multi_hot(self.samples, len(self.classes))
+            return measure_multi_label(self.probabilities, targets, self.classes)
+        return measure(self.probabilities, self.labels, self.classes)
+
+    def summary(self) -> str:
+        """The headline in one line, and one for each video that could not be read."""
+        m = self.metrics
+        left_out = f", {len(self.unreadable)} unreadable left out" if self.unreadable else ""
+        if isinstance(m, Metrics):
+            figures = (
+                f"top-1 {m.top1:.1%}  top-5 {m.top5:.1%}  mean class {m.mean_class:.1%}  calibration error "
+                f"{m.calibration_error:.1%}"
+            )
+        else:
+            figures = f"mAP {m.mean_average_precision:.1%}  by chance about {m.chance:.1%}"
+        lines = [f"{figures}  ({m.videos} videos{left_out})"]
+        lines += [f"unreadable: {reason}" for _, reason in self.unreadable[:NAMED_AT_MOST]]
+        if (more := len(self.unreadable) - NAMED_AT_MOST) > 0:
+            lines.append(f"and {more} more, in the report")
+        return "\n".join(lines)
+
+
+def write_predictions(path: Path, evaluation: Evaluation) -> None:
+    """predictions.csv: path, label(s), predicted, score, then the probability of every class, whole or not at all.
+
+    `predicted` is the class with the highest score.
+    """
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    names = evaluation.classes
+    writer.writerow([*(MULTI_LABEL_COLUMNS if evaluation.multi_label else COLUMNS), *names])
+    for sample, scores in zip(evaluation.samples, evaluation.probabilities.astype(np.float32), strict=True):
+        best, digits = int(scores.argmax()), scores.astype(str)  # the shortest digits that read back as the same number
+        labels = ";".join(names[label] for label in sample.labels)
+        writer.writerow([sample.path, labels, names[best], digits[best], *digits])
+    with atomic(path) as file:
+        file.write(text.getvalue().encode(errors="surrogateescape"))
+
+
+def read_predictions(path: Path) -> Evaluation:
+    """What `write_predictions` wrote; the videos that could not be read are not in it. Raises ValueError."""
+    try:
+        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+            header, *rows = csv.reader(file)
+        names = header[4:]
+        multi_label = header[:4] == MULTI_LABEL_COLUMNS
+        if not (multi_label or header[:4] == COLUMNS) or not names:
+            raise ValueError(f"its columns are {', '.join(header)[:80]}")
+        index = {name: number for number, name in enumerate(names)}
+        labels = [[index[name] for name in (row[1].split(";") if multi_label else [row[1]])] for row in rows]
+        samples = [Sample(Path(row[0]), own[0], more=tuple(own[1:])) for row, own in zip(rows, labels, strict=True)]
+        scores = np.array([row[4:] for row in rows], dtype=np.float32).reshape(len(rows), len(names))
+    except (KeyError, IndexError, ValueError, csv.Error) as error:
+        raise ValueError(
+            f"{path} holds no predictions as `vidstill test` writes them ({type(error).__name__}: {error}): test again"
+        ) from None
+    return Evaluation(names, samples, scores, multi_label=multi_label)
+
+
+def ensemble(parts: Sequence[Evaluation], weights: Sequence[float] | None = None) -> Evaluation:
+    """Several tests of the same videos as one: the weighted mean of their probabilities.
+
+    The order of the videos may differ. Raises ValueError where videos, labels or classes do.
+    """
+    weights = list(weights or [1.0] * len(parts))
+    if len(weights) != len(parts) or not sum(weights) > 0:
+        raise ValueError(f"{len(weights)} weights for {len(parts)} predictions: give one each, of a positive sum")
+    first = parts[0]
+    place = {sample.path: number for number, sample in enumerate(first.samples)}
+    total = np.zeros(first.probabilities.shape)
+    for number, (part, weight) in enumerate(zip(parts, weights, strict=True), 1):
+        if part.classes != first.classes:
+            raise ValueError(f"predictions {number} are of other classes than the first: only the same can be averaged")
+        labels, others = ({s.path: s.labels for s in each.samples} for each in (first, part))
+        if labels != others or part.multi_label != first.multi_label:
+            raise ValueError(
+                f"predictions {number} are of other videos or labels than the first: test on the same list"
+            )
+        total[[place[sample.path] for sample in part.samples]] += weight * part.probabilities
+    return dataclasses.replace(first, probabilities=(total / sum(weights)).astype(np.float32), unreadable=[])
