@@ -155,7 +155,9 @@ class Optim(Section):
     grouping: Literal["combined", "longest"] = Field(
         "combined", description="where several keys fit: multiply all, or take the longest alone (OpenMMLab)"
     )
-    schedule: Literal["cosine", "epoch_cosine", "exact_cosine", "linear", "step", "steps", "constant"] = "cosine"
+    schedule: Literal[
+        "cosine", "epoch_cosine", "iteration_cosine", "exact_cosine", "linear", "step", "steps", "constant"
+    ] = "cosine"
     milestones: list[float] = Field(default_factory=list, description="steps: epochs at which the next factor counts")
     factors: list[float] = Field(default_factory=list, description="steps: of the rate, from each milestone on")
     warmup_epochs: float = Field(0, ge=0)

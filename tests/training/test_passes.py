@@ -1,5 +1,6 @@
 """Epochs of several passes: who learns when, at which rate, and that a stopped run goes on exactly."""
 
+import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,10 @@ def _two_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Recognition, "passes", passes)
 
 
+def bits(module: nn.Module) -> bytes:
+    return torch.cat([parameter.detach().flatten() for parameter in module.parameters()]).numpy().tobytes()
+
+
 def test_each_pass_teaches_its_own_at_its_own_rate(small: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[str, float, bytes, bytes]] = []
     step = loop.train_step
@@ -87,7 +92,7 @@ def test_each_pass_teaches_its_own_at_its_own_rate(small: list[str], monkeypatch
     rates = [rate for name, rate, *_ in seen if name == "Follow"]
     assert rates == pytest.approx([schedule.rate(n) for n in range(2 * iterations)])
     assert {rate for name, rate, *_ in seen if name == "Guess"} == {0.01}
-    for (_, _, model, probe), (name, _, next_model, next_probe) in zip(seen, seen[1:], strict=False):
+    for (_, _, model, probe), (name, _, next_model, next_probe) in itertools.pairwise(seen):
         assert (model == next_model) == (name == "Guess")
         assert (probe == next_probe) == (name == "Follow")
 

@@ -67,17 +67,6 @@ def cut(length: int, sizes: Sequence[int], *, drop_last: bool = True) -> list[tu
     return batches
 
 
-def share_of_rank(n: int, rank: int, world: int, *, shuffle: bool, seed: int = 0, epoch: int = 0) -> list[int]:
-    """The indices of one rank as PyTorch's DistributedSampler gives them, for runs that follow one that used it.
-
-    All `n`, shuffled by torch from seed + epoch, are dealt out one by one; the first come again where they do not
-    suffice. What ranks make of an unshuffled share is put together by taking one of each in turn, up to `n`.
-    """
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed + epoch)) if shuffle else torch.arange(n)
-    padded = np.resize(order.numpy(), -(-n // world) * world)
-    return [int(index) for index in padded[rank::world]]
-
-
 def train_loader(
     clips: TrainClips, batches: EpochBatches, *, workers: int, start: str | None = None, pin: bool = False
 ) -> DataLoader[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -164,16 +164,10 @@ def sample_frames(
     interval: int,
     clips: int,
     rng: np.random.RandomState | None = None,
-    *,
-    beyond: Literal["loop", "hold"] = "loop",
-    twice: bool = False,
-    jitter: bool = False,
 ) -> np.ndarray:
     """One dense clip from each of `clips` equal parts of the video (OpenMMLab 0.x, `SampleFrames`): int64 (clips,T).
 
-    From the middle of its part, with `rng` from a random place in it. Frames after the last one start again from the
-    first (`loop`) or repeat the clip's last one (`hold`). `twice` adds the clips from the parts' beginnings; `jitter`
-    moves every frame by less than the interval.
+    From the middle of its part, with `rng` from a random place in it. After the last frame comes the first again.
     """
     starts = n - frames * interval + 1
     part = starts / clips
@@ -183,20 +177,13 @@ def sample_frames(
         first = np.zeros(clips)
         if starts > 0:
             first = np.floor(numbers * part + part / 2)
-            first = np.concatenate([first, numbers * part]) if twice else first
     elif starts // clips > 0:
         first = numbers * (starts // clips) + rng.randint(starts // clips, size=clips)
     elif n > max(clips, frames * interval):
         first = np.sort(rng.randint(starts, size=clips))
     else:
         first = np.around(numbers * part) if starts // clips == 0 else np.zeros(clips)
-    indices = first[:, None] + np.arange(frames) * interval
-    if jitter and rng is not None:
-        indices = indices + rng.randint(interval, size=indices.shape)
-    if beyond == "loop":
-        return (indices % n).astype(np.int64)
-    last = np.where(indices < n, indices, -1).max(1, keepdims=True)
-    return np.where(indices < n, indices, last).astype(np.int64)
+    return ((first[:, None] + np.arange(frames) * interval) % n).astype(np.int64)
 
 
 def dense_sample_frames(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -106,11 +106,6 @@ def mean_average_precision(scores: np.ndarray, targets: np.ndarray) -> float:
     return float(np.nanmean(average_precision(scores, targets)))
 
 
-def mean_video_precision(scores: np.ndarray, targets: np.ndarray) -> float:
-    """Mean over the videos of the average precision of their ranked classes (Multi-Moments in Time)."""
-    return mean_average_precision(scores.T, targets.T)
-
-
 def reliability(scores: np.ndarray, labels: np.ndarray, bins: int = 15) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Videos, mean confidence and accuracy in each of `bins` equal bins of confidence; nan where a bin is empty."""
     confidence, correct = scores.max(1).astype(np.float64), scores.argmax(1) == labels
@@ -131,10 +126,9 @@ def confusion_matrix(predicted: np.ndarray, labels: np.ndarray, classes: int) ->
     return np.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, classes)
 
 
-def normalise_confusion(counts: np.ndarray, by: Literal["true", "pred", "all"]) -> np.ndarray:
-    """Shares of the true class, of the predicted class or of all videos; 0 where there is none."""
-    whole = counts.sum(axis={"true": 1, "pred": 0, "all": None}[by], keepdims=True)
-    return counts / np.maximum(whole, 1)
+def confusion_shares(counts: np.ndarray) -> np.ndarray:
+    """Of the videos of each true class, the share that is taken for each class; 0 for a class without videos."""
+    return counts / np.maximum(counts.sum(1, keepdims=True), 1)
 
 
 def measure(scores: np.ndarray, labels: np.ndarray, classes: list[str]) -> Metrics:

@@ -13,6 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from vidstill.evaluation.metrics import confusion_shares
+
 Series = dict[str, list[tuple[float, float]]]
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
@@ -194,7 +196,7 @@ def confusion_chart(confusion: np.ndarray, names: Sequence[str]) -> str:
 
     The colour is the share of a row. Many classes (see NAMED) are drawn as one picture without names.
     """
-    shares = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
+    shares = confusion_shares(confusion)
     if len(names) > NAMED:
         return _confusion_picture(shares)
     count = len(names)

@@ -26,7 +26,7 @@ from vidstill.tasks.task import Report, chosen_on_test, ignore, tested_split
 from vidstill.tasks.testing import record
 from vidstill.training.checkpoint import open_folder, read_checkpoint
 from vidstill.training.loop import Span, fit
-from vidstill.training.multigrid import eval_epochs, longest_interval, multigrid_run, norm_plan, short_cycle
+from vidstill.training.multigrid import eval_epochs, longest_interval, multigrid_run, norm_splits, short_cycle
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +123,7 @@ def phases_of(run: Run, fabric: Fabric, clips: TrainClips, workers: int, done: i
             full_size=run.clip.size,
         )
         loader = train_loader(shaped, batches, workers=workers, start=run.train.start, pin=fabric.device.type == "cuda")
-        splits = norm_plan(batch, run.multigrid.norm_batch).splits if run.multigrid.long else 1
+        splits = norm_splits(batch, run.multigrid.norm_batch) if run.multigrid.long else 1
         if len(planned) > 1:
             log.info("epochs %d to %d: %d frames of %d², %d clips a process, batch norm of %d parts",
                      span.epoch + 1, span.end, part.frames, part.size, batch, splits)  # fmt: skip
