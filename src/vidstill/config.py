@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -35,8 +36,8 @@ class Section(BaseModel):
 class Data(Section):
     """Where the labelled videos are and how they are divided."""
 
-    root: Path = Field(Path(), description="folder that the paths of the annotations are relative to")
-    format: Literal["auto", "folders", "csv", "ucf101", "hmdb51", "jester", "kinetics", "synthetic"] = "auto"
+    root: Path = Field(Path(), description="folder that all paths here, and those of the lists, are relative to")
+    format: str = Field("auto", description="folders, csv, ucf101 …, see docs/data.md; auto: what lies in root")
     train: Path | None = Field(None, description="csv of the training videos")
     val: Path | None = Field(None, description="csv of the validation videos")
     test: Path | None = Field(None, description="csv of the test videos; the validation videos when absent")
@@ -51,6 +52,12 @@ class Data(Section):
         False, description="held-out videos are only tested; one of `folds` parts of the others chooses the epoch"
     )
     on_error: OnError = Field("replace", description="what to do with a video that does not decode")
+
+    @field_validator("root", "train", "val", "test", "splits", "classes")
+    @classmethod
+    def _of_home(cls, path: Path | str | None) -> Path | str | None:
+        """`~` is the home folder."""
+        return path if path is None else type(path)(os.path.expanduser(path))  # noqa: PTH111 - of text too
 
 
 class Model(Section):

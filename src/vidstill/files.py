@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import csv
+import io
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
+from numbers import Real
 from pathlib import Path
 from typing import IO
+
+# A spreadsheet runs a cell that begins like this; the apostrophes are those of names that look like ours
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
 
 class WriteError(ValueError):
@@ -29,3 +36,36 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
         raise WriteError(f"cannot write {path}: {cause}; {kept}free the disk and start again") from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_csv(path: Path, rows: Iterable[Iterable[object]]) -> None:
+    """A csv file of `rows`, whole or not at all.
+
+    A text that a spreadsheet would run as a formula, as it begins with = + - @, a tab or a carriage return, gets an
+    apostrophe in front; `read_csv` takes it off. Numbers are written as they are.
+    """
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([cell if isinstance(cell, Real) else as_text(str(cell)) for cell in row] for row in rows)
+    with atomic(path) as file:
+        file.write(text.getvalue().encode(errors="surrogateescape"))
+
+
+def read_csv(path: Path) -> list[list[str]]:
+    """The rows that `write_csv` wrote. Raises csv.Error where it is no csv."""
+    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        return [[from_text(cell) for cell in row] for row in csv.reader(file)]
+
+
+def as_text(text: str) -> str:
+    """A cell of a csv that no spreadsheet takes for a formula.
+
+    >>> as_text("=1+1"), as_text("walk")
+    ("'=1+1", 'walk')
+    """
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def from_text(cell: str) -> str:
+    """What `as_text` was given."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell

@@ -15,7 +15,6 @@ from vidstill.devices import make_fabric, threads
 from vidstill.files import atomic
 from vidstill.models.registry import VideoModel
 from vidstill.models.weights import load
-from vidstill.objectives.teachers import class_difference
 from vidstill.reporting.log import Log
 from vidstill.reporting.report import write_report
 from vidstill.tasks.recognition import Recognition, log_problems
@@ -54,9 +53,9 @@ def test(
     fabric = make_fabric(run)
     fabric.launch()
     model.to(fabric.device)
-    annotations = read_annotations(run.data, run.seed)
-    if annotations.classes != model.classes:
-        raise ConfigError(class_difference(annotations.classes, model.classes or []))
+    annotations = read_annotations(run.data, run.seed, known=model.classes)
+    if model.classes is None and len(annotations.classes) != model.num_classes:
+        raise ConfigError(f"the data has {len(annotations.classes)} classes, the model {model.num_classes}")
     log_problems(annotations, fabric)
     whole = elsewhere and annotations.undivided and not {"fold", "nested"} & given.get("data", {}).keys()
     split = _choose(annotations, whole, run.data)
