@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidstill.files import atomic
+from vidstill.files import atomic, locked
+
+PATIENCE = 3600.0  # seconds that a process waits for others: each may write zeros of many gigabytes
 
 
 class LogitCache:
@@ -19,7 +20,8 @@ class LogitCache:
 
     `identity` is all that the logits depend on; a folder made with another one is refused, naming what differs. What
     `write` returns is what `read` will: logits of at most `classes` classes, the others at their mean, so that a step
-    computes the same whether its logits were just made or read. A killed process leaves whole batches only.
+    computes the same whether its logits were just made or read. A killed process leaves whole batches only. Several
+    processes may open a folder at once, of one run or of several: one makes the files, the others find them.
     """
 
     def __init__(
@@ -28,12 +30,14 @@ class LogitCache:
         self.batches, self.classes, self.kept = batches, classes, min(kept, classes)
         folder.mkdir(parents=True, exist_ok=True)
         identity = json.loads(json.dumps(identity | {"batches": batches, "batch": batch, "kept": self.kept}))
-        _claim(folder / "cache.json", identity)
         rest = int(self.kept < classes)
         shape = (batches, batch)
-        self.logits = _array(folder / f"logits{rank}.npy", (*shape, self.kept + rest), np.float32)
-        self.indices = _array(folder / f"classes{rank}.npy", (*shape, self.kept), np.int32)
-        self.rows = _array(folder / f"rows{rank}.npy", (batches,), np.int32)  # 0: not there
+        busy = f"another process has been making the files of {folder} for an hour: end it, or wait"
+        with locked(folder, PATIENCE, busy):
+            _claim(folder / "cache.json", identity)
+            self.logits = _array(folder / f"logits{rank}.npy", (*shape, self.kept + rest), np.float32)
+            self.indices = _array(folder / f"classes{rank}.npy", (*shape, self.kept), np.int32)
+            self.rows = _array(folder / f"rows{rank}.npy", (batches,), np.int32)  # 0: not there
 
     @property
     def complete(self) -> bool:
@@ -64,6 +68,7 @@ class LogitCache:
 
 
 def _claim(card: Path, identity: dict[str, Any]) -> None:
+    """Write down what the logits of the folder are of, or raise ValueError where it says something else already."""
     if card.exists():
         found = json.loads(card.read_text(encoding="utf-8"))
         found.setdefault("batches", found.get("moments"))  # as it was called
@@ -79,17 +84,11 @@ def _claim(card: Path, identity: dict[str, Any]) -> None:
 def _array(path: Path, shape: tuple[int, ...], dtype: type) -> np.memmap[Any, Any]:
     """A zeroed array on disk. Its space is taken at once: a full disk is an error here, not a crash in mid-training."""
     if not path.exists():
-        partial = path.with_suffix(f".{os.getpid()}.part")
-        try:
-            with partial.open("wb") as file:
-                np.lib.format.write_array_header_1_0(
-                    file, {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
-                )
-                zeros = np.zeros(shape[1:], dtype).tobytes()
-                for _ in range(shape[0]):
-                    file.write(zeros)
-        except OSError as error:
-            partial.unlink(missing_ok=True)
-            raise ValueError(f"no room for the teacher's logits at {path}: {error.strerror}") from None
-        partial.rename(path)
+        zeros = np.zeros(shape[1:], dtype).tobytes()
+        with atomic(path) as file:
+            np.lib.format.write_array_header_1_0(
+                file, {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
+            )
+            for _ in range(shape[0]):
+                file.write(zeros)
     return np.lib.format.open_memmap(path, mode="r+")

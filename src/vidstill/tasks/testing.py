@@ -12,7 +12,7 @@ from typing import Any, Literal
 from vidstill.config import Clip, ConfigError, Data, Run, put_all, resolve, validate
 from vidstill.data.annotations import Annotations, read_annotations
 from vidstill.devices import make_fabric, threads
-from vidstill.files import atomic
+from vidstill.files import atomic, locked
 from vidstill.models.registry import VideoModel
 from vidstill.models.weights import load
 from vidstill.reporting.log import Log
@@ -71,8 +71,9 @@ def test(
         if elsewhere or given.get("data") or clip:
             folder = _folder_of(home / "tests", given.get("name") or _name(run, clip, model.input), run)
         chosen = not elsewhere and not given.get("data") and chosen_on_test(run, annotations.splits)
-        record(folder, result, run, split=split, chosen=chosen)
-        write_report(folder)
+        with locked(folder, busy=f"another process writes into {folder}: wait for it, then test again"):
+            record(folder, result, run, split=split, chosen=chosen)
+            write_report(folder)
     return folder, result
 
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 
-from vidstill.config import ConfigError, Run, validate
-from vidstill.files import atomic
+from vidstill.config import ConfigError, Run, parse_yaml, validate
+from vidstill.files import BusyError, WriteError, atomic, locked
 
 CHECKPOINT = "last.pt"
 # Settings that change how fast a run goes, not what it computes: they may differ when it is resumed.
@@ -26,25 +24,25 @@ class TrainingError(ValueError):
 
 
 @contextlib.contextmanager
-def open_folder(run: Run) -> Iterator[Path]:
+def open_folder(run: Run, wait: float = 10.0) -> Iterator[Path]:
     """The run's folder, made or taken up again, and held against a second process.
 
-    Raises TrainingError where another process trains in it or where a run with other settings has begun to train.
+    Raises TrainingError where another process still trains in it after `wait` seconds, or where a run with other
+    settings has begun to train.
     """
     folder = run.folder
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
-    except OSError as error:
-        raise TrainingError(f"cannot use {folder} as run folder: {error.strerror}") from None
-    with lock:
+    busy = f"another process trains in {folder}: wait for it or choose another --name"
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise TrainingError(f"another process trains in {folder}: wait for it or choose another --name") from None
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(folder, wait, busy))
+        except OSError as error:
+            raise TrainingError(f"cannot use {folder} as run folder: {error.strerror}") from None
+        except (BusyError, WriteError) as error:
+            raise TrainingError(str(error)) from None
         config = folder / "config.yaml"
         if config.exists() and has_checkpoint(folder):
-            _refuse_other_settings(run, yaml.safe_load(config.read_text(encoding="utf-8")), folder)
+            _refuse_other_settings(run, parse_yaml(config.read_text(encoding="utf-8"), str(config)), folder)
         with atomic(config) as file:
             file.write(run.to_yaml().encode())
         yield folder
