@@ -335,3 +335,17 @@ def test_two_processes_train_like_one(any_objective: list[str], tmp_path: Path, 
         assert loss == pytest.approx(loss2, rel=2e-5)
     paths = [(folder / "predictions.csv").read_text().splitlines() for folder in (one, tmp_path / "two")]
     assert [line.split(",")[:3] for line in paths[0]] == [line.split(",")[:3] for line in paths[1]]
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_cache_of_logits(small: list[str], teacher: Path, tmp_path: Path) -> None:
+    settings = [*small, "--objective", "distil", "--distil.teacher", str(teacher), "--train.batch", "2",
+                "--distil.cache", str(tmp_path / "cache"), "--train.strategy", "ddp"]  # fmt: skip
+    in_two_processes([*settings, "--name", "first"])
+    written = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "cache").glob("*.npy")}
+    assert written.keys() == {f"{what}{rank}.npy" for what in ("logits", "classes", "rows") for rank in (0, 1)}
+    in_two_processes([*settings, "--name", "second"])
+    assert losses(tmp_path / "first") == losses(tmp_path / "second")
+    assert written == {path.name: path.stat().st_mtime_ns for path in (tmp_path / "cache").glob("*.npy")}
+    with pytest.raises(ValueError, match="processes 2 there, 1 here"):
+        vidstill.train(resolve(None, [*settings, "--name", "alone"]))
