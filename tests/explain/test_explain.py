@@ -165,13 +165,13 @@ def test_written_grad_cams(
     name: str, options: dict[str, Any], suffix: str, layout: Any, video: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / f"cam{suffix}"
-    cam = write_grad_cam(small(name, options), video, path, layout=layout, clips=2, target=1)
-    assert cam.target == 1 and cam.maps().shape[0] == 2
+    cam = write_grad_cam(small(name, options), video, path, layout=layout, crops=3, target=1)
+    assert cam.target == 1 and cam.maps().shape[0] == 3
     if suffix == ".png":
         width, height = Image.open(path).size
-        assert width > 8 * 64 and height > 2 * 64
+        assert width > 8 * 64 and height > 3 * 64
     else:
-        assert count_frames(path) == 16
+        assert count_frames(path) == 3 * 8
 
 
 def test_written_modulators(video: Path, tmp_path: Path) -> None:

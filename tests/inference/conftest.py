@@ -5,7 +5,7 @@ from threading import Semaphore
 
 import pytest
 
-from vidstill.inference import predictor
+from vidstill.inference import sources
 from vidstill.inference.live import Live
 from vidstill.video.decode import Frame
 
@@ -31,6 +31,6 @@ def plug(monkeypatch: pytest.MonkeyPatch) -> Plug:
                 yield frame
 
         monkeypatch.setattr(Live, "__next__", next_frame)
-        monkeypatch.setattr(predictor, "iter_frames", read)
+        monkeypatch.setattr(sources, "iter_frames", read)
 
     return connect

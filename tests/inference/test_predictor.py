@@ -14,10 +14,11 @@ from conftest import Plug
 import vidstill
 from vidstill.config import Clip, Data
 from vidstill.data.annotations import Sample, read_annotations
-from vidstill.data.sampling import test_indices
+from vidstill.data.sampling import Timing, test_indices
 from vidstill.evaluation.testing import evaluate
 from vidstill.inference import predictor as module
-from vidstill.inference.predictor import Prediction, Predictor, WindowScores, find_sources
+from vidstill.inference.predictor import Prediction, Predictor, WindowScores
+from vidstill.inference.sources import Stream, find_sources
 from vidstill.models.registry import VideoModel, create_model
 from vidstill.models.weights import save
 from vidstill.video.decode import Frame, VideoError, read_frames
@@ -182,16 +183,18 @@ def test_a_stream_is_scored_window_by_window(model: VideoModel) -> None:
             taken += 1
             yield frame
 
-    scores = Predictor(model).scan(live())
+    predictor = Predictor(model)
+    scores = predictor.scores(predictor.windows(Stream("live", live(), Timing(10))), waits=False)
     next(scores)
     assert taken == 9, "scored with the first frame after 0.8 s"
 
 
 def test_a_file_is_scored_several_windows_at_a_time(model: VideoModel, long_video: Path) -> None:
     scorer = Predictor(model)
-    with mock.patch.object(scorer, "score", wraps=scorer.score) as score:
+    with mock.patch.object(scorer.engine, "logits", wraps=scorer.engine.logits) as logits:
         windows = scorer.predict(long_video, window=0.4, stride=0.2).windows
-    assert [len(call.args[0]) for call in score.call_args_list] == [16, len(windows) - 16]
+    sizes = [len(call.args[0]) for call in logits.call_args_list]
+    assert sizes[:-1] == [scorer.engine.at_once] * (len(sizes) - 1) and sum(sizes) == len(windows)
 
 
 def test_progress_of_a_file_ends_with_it(model: VideoModel, long_video: Path, embedded: Path) -> None:

@@ -229,7 +229,9 @@ class Predictor:
         for seen in sliding_windows(buffered(), window, window / 2 if stride is None else stride, newest):
             views = views_of([frame.pixels for frame in seen.frames], size, spec, stream.timing, crops)
             times = np.array([frame.seconds for frame in seen.frames])
-            yield SeenWindow(seen.start, seen.end, views, times[views.shown()])
+            found = SeenWindow(seen.start, seen.end, views, times[views.shown()])
+            del seen  # while the next frames come, the buffer alone holds them
+            yield found
 
     def scores(self, windows: Iterable[SeenWindow], *, waits: bool = True) -> Iterator[WindowScores]:
         """The scores of each window. Those of a source that `waits` are computed several at a time, others as soon as
