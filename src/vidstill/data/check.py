@@ -67,7 +67,7 @@ class Checked:
         for kind, meaning in _MEANING.items():
             if found := [finding for finding in self.findings if finding.kind == kind]:
                 worst = "" if kind == "harmless" else f". The worst is {found[0].sample.path}: {found[0].reason}"
-                lines.append(f"{kind}: {len(found)} videos: {meaning}{worst}")
+                lines.append(f"{kind}: {len(found)} video{'s' * (len(found) > 1)}: {meaning}{worst}")
         if not self.problems and all(finding.kind == "harmless" for finding in self.findings):
             lines.append("every video decodes, nothing is suspicious")
         return "\n".join(lines)
