@@ -1,6 +1,7 @@
 """Files that are whole or not there, and locks, under several processes that may be killed."""
 
 import contextlib
+import csv
 import errno
 import multiprocessing
 import os
@@ -16,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from vidstill.files import STALE, BusyError, WriteError, atomic, locked
+from vidstill.files import STALE, BusyError, WriteError, as_text, atomic, from_text, locked, read_csv, write_csv
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 
@@ -275,3 +278,22 @@ def test_nothing_else_locks_by_fcntl() -> None:
 
     source = Path(vidstill.__file__).parent
     assert [path.name for path in source.rglob("*.py") if "fcntl" in path.read_text(encoding="utf-8")] == ["files.py"]
+
+
+FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"]
+
+
+def test_no_cell_of_a_csv_begins_like_a_formula(tmp_path: Path) -> None:
+    names = [*FORMULAS, "'=quoted", "''@", "'plain'", "walk; run", 'a "b", c', "-1.5"]
+    write_csv(tmp_path / "x.csv", [names, *([name, -1.5, 3] for name in names)])
+    with (tmp_path / "x.csv").open(newline="") as file:
+        written = list(csv.reader(file))
+    for cell in [*written[0], *(row[0] for row in written[1:])]:
+        assert not cell.startswith(("=", "+", "-", "@", "\t", "\r"))
+    assert read_csv(tmp_path / "x.csv") == [names, *([name, "-1.5", "3"] for name in names)]
+
+
+@given(st.text(st.sampled_from("'=+-@\t\ra1 ,"), max_size=6))
+def test_any_text_comes_back(text: str) -> None:
+    assert from_text(as_text(text)) == text
+    assert not as_text(text).startswith(("=", "+", "-", "@", "\t", "\r"))

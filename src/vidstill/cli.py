@@ -239,7 +239,7 @@ def check(
     Args:
         data: folder or csv; more about it as --data.format, --data.classes and so on
         workers: processes; default one per core
-        out: csv of what is broken and why
+        out: csv of the videos with something to say about them, the worst first
     """
     from vidstill.data.check import check_data
 

@@ -74,11 +74,13 @@ def write_csv(path: Path, rows: Iterable[Iterable[object]]) -> None:
     A text that a spreadsheet would run as a formula, as it begins with = + - @, a tab or a carriage return, gets an
     apostrophe in front; `read_csv` takes it off. Numbers are written as they are.
     """
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([cell if isinstance(cell, Real) else as_text(str(cell)) for cell in row] for row in rows)
     with atomic(path) as file:
-        file.write(text.getvalue().encode(errors="surrogateescape"))
+        for row in rows:
+            line = io.StringIO(newline="")
+            # of the ends of line, the writer quotes those alone that it writes
+            writer = csv.writer(line, lineterminator="\r\n")
+            writer.writerow([cell if isinstance(cell, Real) else as_text(str(cell)) for cell in row])
+            file.write(line.getvalue()[:-2].encode(errors="surrogateescape") + b"\n")
 
 
 def read_csv(path: Path) -> list[list[str]]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from vidstill.config import Clip
 
@@ -80,6 +81,14 @@ def test_indices(
 test_indices.__test__ = False  # type: ignore[attr-defined]  # the name is not a test's
 
 
+@lru_cache
+def frames_needed(clip: Clip, timing: Timing | None = None) -> int:
+    """Of how many frames a video must be so that its fixed clip neither repeats a frame nor starts again."""
+    if clip.spans:
+        return next(n for n in itertools.count(1) if (np.diff(test_indices(n, clip, 1)[0]) > 0).all())
+    return int(np.ptp(test_indices(1_000_000, clip, 1, timing=timing)[0])) + 1  # as in a video that has room for it
+
+
 def clips_that_fit(n: int, clip: Clip, timing: Timing | None = None) -> int:
     """How many clips show a video of `n` frames side by side: one that spans it, else as many as fit into it.
 
@@ -150,6 +159,8 @@ def window_indices(n: int, clip: Clip, start: float, timing: Timing | None = Non
 
 def spread(first: float, last: float, count: int, n: int) -> np.ndarray:
     """`count` frames from `first` to `last`, rounded down, none beyond the `n` there are: int64."""
+    import torch  # `check` does without
+
     return torch.linspace(first, last, count, device="cpu").clamp(0, n - 1).long().numpy()
 
 
