@@ -1,8 +1,7 @@
-"""What a run is: typed, two levels deep, read from YAML and dotted overrides."""
+"""What a run is: typed sections, two levels deep, each of which checks itself."""
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import os
 import re
@@ -12,6 +11,9 @@ from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from vidstill.overrides import ConfigError, parse_yaml, put_all, split_overrides
+from vidstill.overrides import parse_value as parse_value
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -23,10 +25,6 @@ FORMER_NAMES = {
     "spread": "sample_frames", "range": "dense_sample_frames", "window": "timed_window",
     "margin": "opencv", "exact": "torch", "antialiased": "pillow",
 }  # fmt: skip
-
-
-class ConfigError(ValueError):
-    """A recipe or an override that cannot be used: the message is one line and says how to mend it."""
 
 
 class Section(BaseModel):
@@ -175,6 +173,19 @@ class Optim(Section):
     decay_rate: float = Field(0.1, gt=0, description="step schedule")
     clip_grad: float | None = Field(5.0, gt=0, description="largest gradient norm")
 
+    @model_validator(mode="after")
+    def _consistent(self) -> Optim:
+        if len(self.factors) < len(self.milestones):
+            raise ValueError(
+                f"optim.milestones has {len(self.milestones)} epochs and optim.factors {len(self.factors)} numbers: "
+                "give each milestone its factor"
+            )
+        if self.schedule == "steps" and self.milestones[:1] != [0]:
+            raise ValueError("optim.schedule steps needs optim.milestones that begin with 0, e.g. [0, 44, 88]")
+        if self.nesterov and self.dampening:
+            raise ValueError(f"optim.dampening {self.dampening:g} and optim.nesterov exclude each other")
+        return self
+
 
 class Train(Section):
     """How the loop runs."""
@@ -197,6 +208,14 @@ class Train(Section):
     precise_norms: int = Field(0, ge=0, description="batches that measure batch norms anew after every epoch")
     validate_every: int = Field(1, ge=1, description="epochs between validations; always after the last")
     save_every: int = Field(0, ge=0, description="steps between checkpoints inside an epoch; 0: only after epochs")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Train:
+        if self.accelerator == "cpu" and self.precision == "fp16":
+            raise ValueError("train.precision fp16 needs a GPU: with train.accelerator cpu use fp32 or bf16")
+        if self.strategy == "fsdp" and self.ema is not None:
+            raise ValueError("train.strategy fsdp shards the weights and train.ema keeps a whole copy: choose one")
+        return self
 
 
 class Test(Section):
@@ -283,7 +302,7 @@ class TokenLabels(Section):
 class Run(Section):
     """One run: a recipe with its overrides resolved."""
 
-    name: str = Field("run", pattern=r"^[\w.+-]+$", description="folder under `out`")
+    name: str = Field("run", description="folder under `out`")
     out: Path = Path("runs")
     seed: int = Field(0, ge=0)
     objective: Literal["recognise", "distil", "token_labels"] = "recognise"
@@ -302,66 +321,58 @@ class Run(Section):
     def folder(self) -> Path:
         return self.out / self.name
 
+    @field_validator("name")
+    @classmethod
+    def _names_a_folder(cls, name: str) -> str:
+        if not re.fullmatch(r"\w[\w.+-]*", name):
+            raise ValueError("a run's name, which names its folder, begins with a letter or digit; . + - may follow")
+        return name
+
     @model_validator(mode="after")
-    def _consistent(self) -> Run:
-        if self.optim.warmup_epochs > self.train.epochs:
-            raise ValueError(
-                f"optim.warmup_epochs {self.optim.warmup_epochs:g} is longer than train.epochs {self.train.epochs}: "
-                "lower the one or raise the other"
-            )
-        if len(self.optim.factors) < len(self.optim.milestones):
-            raise ValueError(
-                f"optim.milestones has {len(self.optim.milestones)} epochs and optim.factors {len(self.optim.factors)} "
-                "numbers: give each milestone its factor"
-            )
-        if self.optim.schedule == "steps" and self.optim.milestones[:1] != [0]:
-            raise ValueError("optim.schedule steps needs optim.milestones that begin with 0, e.g. [0, 44, 88]")
-        whole = {"train.ema": self.train.ema, "train.strategy fsdp": self.train.strategy == "fsdp",
-                 "distil.cache": self.distil.cache, "train.accumulate": self.train.accumulate > 1}  # fmt: skip
-        if (self.multigrid.long or self.multigrid.short) and any(whole.values()):
-            other = next(name for name, given in whole.items() if given)
-            raise ValueError(f"multigrid changes the batches of a run, which {other} cannot follow: choose one")
-        if self.optim.nesterov and self.optim.dampening:
-            raise ValueError(f"optim.dampening {self.optim.dampening:g} and optim.nesterov exclude each other")
-        if self.objective == "distil" and not self.distil.teacher:
-            raise ValueError("objective distil needs a teacher: --distil.teacher RUN_FOLDER_OR_FILE")
-        if self.objective != "distil" and self.distil.teacher:
-            raise ValueError(f"distil.teacher is given but the objective is {self.objective}: set --objective distil")
-        if self.data.multi_label and self.objective != "recognise":
-            raise ValueError(
-                f"objective {self.objective} compares softmaxes, which are for one class per video: take objective "
-                "recognise, or leave data.multi_label out"
-            )
-        if self.data.multi_label and (scores := self.model.options.get("activation", "sigmoid")) != "sigmoid":
-            raise ValueError(
-                f"data.multi_label makes the scores sigmoids, model.options.activation is {scores}: drop one"
-            )
-        if self.train.accelerator == "cpu" and self.train.precision == "fp16":
-            raise ValueError("train.precision fp16 needs a GPU: with train.accelerator cpu use fp32 or bf16")
-        if self.train.strategy == "fsdp" and self.train.ema is not None:
-            raise ValueError("train.strategy fsdp shards the weights and train.ema keeps a whole copy: choose one")
+    def _sections_agree(self) -> Run:
+        for contradictory, message in _contradictions(self):
+            if contradictory:
+                raise ValueError(message)
         return self
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2 floats: plain PyYAML reads `1e-4` as a string."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)([eE][-+]?\d+)?$|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN|NAN)$"),
-    list("-+0123456789."),
-)
-
-
-def parse_yaml(text: str, source: str) -> Any:
-    try:
-        return yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{source}: not YAML: {' '.join(str(error).split())}") from None
+def _contradictions(run: Run) -> list[tuple[bool, str]]:
+    """What sections of a run must not say together, and how to mend it. What a section alone is about it checks."""
+    optim, train, distil, multigrid = run.optim, run.train, run.distil, run.multigrid
+    scores = run.model.options.get("activation", "sigmoid")
+    changing = multigrid.long or multigrid.short
+    cannot_follow = "multigrid changes the batches of a run, which {} cannot follow: choose one"
+    return [
+        (
+            optim.warmup_epochs > train.epochs,
+            f"optim.warmup_epochs {optim.warmup_epochs:g} is longer than train.epochs {train.epochs}: "
+            "lower the one or raise the other",
+        ),
+        (changing and train.ema is not None, cannot_follow.format("train.ema")),
+        (changing and train.strategy == "fsdp", cannot_follow.format("train.strategy fsdp")),
+        (changing and distil.cache is not None, cannot_follow.format("distil.cache")),
+        (changing and train.accumulate > 1, cannot_follow.format("train.accumulate")),
+        (
+            run.objective == "distil" and not distil.teacher,
+            "objective distil needs a teacher: --distil.teacher RUN_FOLDER_OR_FILE",
+        ),
+        (
+            run.objective != "distil" and bool(distil.teacher),
+            f"distil.teacher is given but the objective is {run.objective}: set --objective distil",
+        ),
+        (
+            run.data.multi_label and run.objective != "recognise",
+            f"objective {run.objective} compares softmaxes, which are for one class per video: take objective "
+            "recognise, or leave data.multi_label out",
+        ),
+        (
+            run.data.multi_label and scores != "sigmoid",
+            f"data.multi_label makes the scores sigmoids, model.options.activation is {scores}: drop one",
+        ),
+    ]
 
 
 def recipe_names() -> list[str]:
@@ -376,16 +387,29 @@ def resolve(recipe: str | Path | None = None, overrides: Sequence[str] = ()) -> 
     values: dict[str, Any] = {}
     if recipe is not None:
         path = _find(str(recipe))
-        loaded = parse_yaml(path.read_text(encoding="utf-8"), str(path)) or {}
-        if not isinstance(loaded, dict):
-            raise ConfigError(f"{path}: a recipe is a mapping of settings, this is a {type(loaded).__name__}")
-        values = {"name": path.stem, **loaded}
+        values = {"name": _folder_name(path.stem), **_read_recipe(path)}
     written, name = values.get("objective", "recognise"), values.get("name")
-    put_all(values, overrides)
+    put_all(values, overrides, Run)
     objective = values.get("objective", written)
-    if objective != written and name is not None and not any(re.match("--name(=|$)", token) for token in overrides):
+    if objective != written and name is not None and "name" not in dict(split_overrides(overrides)):
         values["name"] = f"{name}-{objective}"  # the student's run is not the plain one
     return validate(values, str(recipe or "settings"))
+
+
+def _read_recipe(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: a recipe is a text file in UTF-8, this is something else") from None
+    loaded = parse_yaml(text, str(path)) or {}
+    if not isinstance(loaded, dict):
+        raise ConfigError(f"{path}: a recipe is a mapping of settings, this is a {type(loaded).__name__}")
+    return loaded
+
+
+def _folder_name(stem: str) -> str:
+    """The name of a run for the name of its recipe's file, which may have spaces and the like."""
+    return re.sub(r"[^\w.+-]+", "-", stem).lstrip(".+-") or "run"
 
 
 def validate(values: dict[str, Any], source: str) -> Run:
@@ -407,91 +431,6 @@ def _find(recipe: str) -> Path:
     raise ConfigError(f"no recipe {recipe!r}{_suggest(recipe, recipe_names())}; `vidstill recipes` lists them")
 
 
-def put_all(values: dict[str, Any], overrides: Sequence[str]) -> None:
-    """Put overrides into nested settings; sections that are missing are made, list entries are numbered from 0."""
-    for key, value in _parse_overrides(overrides):
-        _put(values, key, value)
-
-
-def _parse_overrides(tokens: Sequence[str]) -> list[tuple[str, Any]]:
-    """`--a.b value` and `--a.b=value`; a flag without a value is true. OpenMMLab's `--cfg-options a.b=value …` too."""
-    pairs: list[tuple[str, Any]] = []
-    rest = list(tokens)
-    while rest:
-        token = rest.pop(0)
-        if token == "--cfg-options":
-            while rest and not rest[0].startswith("--") and "=" in rest[0]:
-                rest[0] = f"--{rest[0]}"
-                pairs += _parse_overrides([rest.pop(0)])
-            continue
-        if not token.startswith("--"):
-            raise ConfigError(f"unexpected argument {token!r}: settings are given as --section.key value")
-        key, equals, text = token[2:].partition("=")
-        if not equals:
-            text = rest.pop(0) if rest and not rest[0].startswith("--") else "true"
-        pairs.append((key.replace("-", "_"), parse_value(text, f"--{key}")))
-    return pairs
-
-
-def parse_value(text: str, source: str) -> Any:
-    """The value of an override: YAML, and with it OpenMMLab's `1,2`, `(1,2)` and lists in quotes.
-
-    >>> parse_value("(train,1),(val,0.5)", "--workflow")
-    [('train', 1), ('val', 0.5)]
-    """
-    text = text.strip()
-    if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
-        text = text[1:-1]
-    parts = _split(text)
-    if len(parts) > 1 and not text.startswith("{"):
-        return [parse_value(part, source) for part in parts]
-    inside = _split(text[1:-1])
-    if text[:1] + text[-1:] == "[]":
-        return [parse_value(part, source) for part in inside if part.strip()]
-    if text[:1] + text[-1:] == "()" and len(inside) > 1:  # else a regular expression
-        return tuple(parse_value(part, source) for part in inside if part.strip())
-    for number in (int, float):
-        with contextlib.suppress(ValueError):
-            return number(text)
-    words = {"true": True, "false": False, "none": None, "null": None}
-    if text.lower() in words:
-        return words[text.lower()]
-    return parse_yaml(text, source) if text[:1] in ("{", "[") else text
-
-
-def _split(text: str) -> list[str]:
-    """At the commas outside of all brackets."""
-    parts, depth = [""], 0
-    for letter in text:
-        depth += (letter in "([{") - (letter in ")]}")
-        if letter == "," and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += letter
-    return parts
-
-
-def _put(values: dict[str, Any], key: str, value: Any) -> None:
-    """Raises ConfigError where `key` goes through a single setting, or beyond the end of a list."""
-    *sections, leaf = key.split(".")
-    place: Any = values
-    for section in sections:
-        place = place.setdefault(section, {}) if isinstance(place, dict) else _item(place, section, key)
-        if not isinstance(place, dict | list):
-            raise ConfigError(f"--{key}: {section} is a single setting, not a section")
-    if isinstance(place, dict):
-        place[leaf] = value
-    else:
-        _item(place, leaf, key)
-        place[int(leaf)] = value
-
-
-def _item(place: list[Any], number: str, key: str) -> Any:
-    if not number.isdigit() or int(number) >= len(place):
-        raise ConfigError(f"--{key}: no entry {number}, there are {len(place)}, counted from 0")
-    return place[int(number)]
-
-
 def _explain(error: ValidationError) -> str:
     """The first problem in one line: where, what was given, what is allowed."""
     problem = error.errors()[0]
@@ -500,9 +439,11 @@ def _explain(error: ValidationError) -> str:
     if problem["type"] == "extra_forbidden":
         return f"unknown setting {'.'.join(where)}{_suggest('.'.join(where), _keys(Run))}{more}"
     message = problem["msg"].removeprefix("Value error, ")
-    if not where:
+    if problem["type"] == "value_error" and isinstance(problem["input"], dict | BaseModel):  # of a whole section
         return message + more
-    return f"{'.'.join(where)} = {problem['input']!r}: {message[0].lower()}{message[1:]}{more}"
+    given = repr(problem["input"])
+    shown = given if len(given) <= 100 else f"{given[:99]}…"
+    return f"{'.'.join(where)} = {shown}: {message[0].lower()}{message[1:]}{more}"
 
 
 def _keys(section: type[BaseModel], prefix: str = "") -> list[str]:

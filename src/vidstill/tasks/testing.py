@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from vidstill.config import Clip, ConfigError, Data, Run, put_all, resolve, validate
+from vidstill.config import Clip, ConfigError, Data, Run, resolve, validate
 from vidstill.data.annotations import Annotations, read_annotations
 from vidstill.devices import make_fabric, threads
 from vidstill.files import atomic, locked
 from vidstill.models.registry import VideoModel
 from vidstill.models.weights import load
+from vidstill.overrides import put_all
 from vidstill.reporting.log import Log
 from vidstill.reporting.report import write_report
 from vidstill.tasks.recognition import Recognition, log_problems
@@ -46,7 +47,7 @@ def test(
     own = resolve(home / "config.yaml") if (home / "config.yaml").exists() else None
     model = load(path)
     given: dict[str, Any] = {}
-    put_all(given, settings)
+    put_all(given, settings, Run)
     elsewhere = own is None or bool(PLACES & given.get("data", {}).keys())
     run = _settings(own, given, model, elsewhere)
     run.test.clips, run.test.crops = clips or run.test.clips, crops or run.test.crops
