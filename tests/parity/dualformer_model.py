@@ -122,6 +122,8 @@ def run_model(golden: Golden, arrays: Arrays) -> None:
 def run_views(golden: Golden, arrays: Arrays) -> None:
     for case in golden["cases"]:
         model = build(golden["config"])
+        check_keys(model, golden)
+        assert sum(parameter.numel() for parameter in model.parameters()) == golden["params"]
         load_filled(model, golden)
         about = {
             **golden["input"],

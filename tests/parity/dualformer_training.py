@@ -51,6 +51,7 @@ def run_lr(golden: Golden, arrays: Arrays) -> None:
             schedule = Schedule(optim, case["epochs"], iterations, batch=8)
             rates.append([schedule.rate(n) for n in range(case["epochs"] * iterations)])
         rtol = golden["tolerance"]["rtol"]
+        assert list(arrays[case["name"]].shape) == case.get("array_shape", list(np.shape(rates))[::-1])
         np.testing.assert_allclose(np.transpose(rates), arrays[case["name"]], rtol=rtol, atol=1e-12)
 
 
@@ -118,6 +119,7 @@ def run_train_step(golden: Golden, arrays: Arrays) -> None:
             assert abs(values.norm().item() - norm) <= 1e-3 * norm + loose, (grouping, name)
         for name, values in arrays.items():
             if name.startswith(f"{grouping}/"):
+                assert list(values.shape) == golden["arrays"].get(name, list(values.shape))
                 ours = state[name.removeprefix(f"{grouping}/")].flatten()[: len(values)]
                 np.testing.assert_allclose(ours, values, rtol=1e-3, atol=drift / 4, err_msg=name)
 

@@ -118,6 +118,7 @@ def run_multiview_fusion(golden: dict[str, Any], arrays: Arrays) -> None:
     from vidstill.evaluation.engine import fuse
     from vidstill.evaluation.metrics import topk_accuracy
 
+    assert arrays["logits"].shape == tuple(golden[name] for name in ("videos", "views", "classes"))
     scores = fuse(torch.from_numpy(arrays["logits"])).numpy()
     np.testing.assert_allclose(scores, arrays["summed_probabilities"], rtol=0, atol=golden["tolerance"])
     shares = {name: found[1] for name in golden if (found := re.fullmatch(r"top(\d+)_percent", name))}

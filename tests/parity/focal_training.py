@@ -36,6 +36,8 @@ def lr_schedule(golden: Golden, arrays: Arrays) -> None:
         for name, rate in case.get("scaled", {}).items():
             assert schedule.scale * unscaled[name] == pytest.approx(rate, rel=1e-12)
         rates = [schedule.rate(n) for n in range(case["epochs"] * case["iters"])]
+        for name, ours in (("first", rates[:3]), ("last", rates[-1]), ("max", max(rates))):
+            assert name not in case or ours == pytest.approx(case[name], rel=1e-12)
         np.testing.assert_allclose(rates, arrays[f"case{i}_lr_used"], rtol=0, atol=golden["tolerance"])
 
 

@@ -137,7 +137,10 @@ def shortcycle(golden: Golden, arrays: Arrays) -> None:
         cycle = short_cycle(batch, case["TRAIN_CROP_SIZE"], case["DEFAULT_S"])
         sizes = [clips for clips, _ in cycle]
         assert sizes == case["batch_sizes"]
-        batches = cut(n, sizes, drop_last=drop)
+        batches = cut(n, sizes)
+        begun = sum(rows for _, rows, _ in batches)
+        if begun < n and not drop:  # what is left we keep for the next epoch
+            batches.append((begun, n - begun, len(batches) % len(sizes)))
         assert [list(row) for row in batches] == case["batches"]
         mean = sum(sizes) / len(sizes)
         assert case["reported_len"] == (int(n / mean) if drop else int(np.ceil(n / mean)))

@@ -58,11 +58,10 @@ def test_norms_see_eight_clips(clips: int, splits: int) -> None:
 
 @given(length=st.integers(0, 200), sizes=st.lists(st.integers(1, 20), min_size=1, max_size=3))
 def test_batches_are_cut_without_gaps(length: int, sizes: list[int]) -> None:
-    rows = cut(length, sizes, drop_last=False)
+    rows = cut(length, sizes)
     assert [first for first, *_ in rows] == [sum(n for _, n, _ in rows[:i]) for i in range(len(rows))]
-    assert sum(n for _, n, _ in rows) == length
-    whole = cut(length, sizes)
-    assert whole == rows[: len(whole)] and len(rows) - len(whole) <= 1
+    assert [(n, place) for _, n, place in rows] == [(sizes[i % len(sizes)], i % len(sizes)) for i in range(len(rows))]
+    assert 0 <= length - sum(n for _, n, _ in rows) < sizes[len(rows) % len(sizes)]
 
 
 def test_ranks_share_a_cycle() -> None:

@@ -54,16 +54,15 @@ class EpochBatches(Sampler[list[Key]]):
             yield [(self.epoch, int(index), *self.sides[place]) for index in mine]
 
 
-def cut(length: int, sizes: Sequence[int], *, drop_last: bool = True) -> list[tuple[int, int, int]]:
-    """`length` rows in batches of `sizes` in turn: (first, rows, place in the cycle); the last only if it is whole."""
+def cut(length: int, sizes: Sequence[int]) -> list[tuple[int, int, int]]:
+    """`length` rows in whole batches of `sizes` in turn: (first, rows, place in the cycle)."""
     batches: list[tuple[int, int, int]] = []
     first = 0
     for place in itertools.cycle(range(len(sizes))):
-        rows = min(sizes[place], length - first)
-        if rows <= 0 or (drop_last and rows < sizes[place]):
-            return batches
-        batches.append((first, rows, place))
-        first += rows
+        if first + sizes[place] > length:
+            break
+        batches.append((first, sizes[place], place))
+        first += sizes[place]
     return batches
 
 

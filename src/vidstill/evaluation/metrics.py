@@ -75,11 +75,10 @@ def topk_accuracy(scores: np.ndarray, labels: np.ndarray, k: int) -> float:
     return float((best == labels[:, None]).any(axis=1).mean())
 
 
-def mean_class_accuracy(scores: np.ndarray, labels: np.ndarray, *, predicted: bool = False) -> float:
-    """Mean accuracy of the classes that have videos; with `predicted` also of those only predicted, which are 0."""
+def mean_class_accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Mean accuracy of the classes that have videos."""
     confusion = confusion_matrix(scores.argmax(1), labels, scores.shape[1])
-    counted = confusion.sum(1) + (confusion.sum(0) if predicted else 0) > 0
-    return float((np.diag(confusion) / np.maximum(confusion.sum(1), 1))[counted].mean())
+    return float(np.diag(confusion_shares(confusion))[confusion.sum(1) > 0].mean())
 
 
 def average_precision(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
