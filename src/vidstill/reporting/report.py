@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import re
 import struct
 from collections.abc import Callable, Sequence
 from html import escape
@@ -71,9 +72,20 @@ def write_page(path: Path, title: str, parts: Sequence[str]) -> Path:
     return path
 
 
-def style_sheet() -> str:
-    """What colours the charts of such a page, for a chart that stands alone."""
-    return PAGE.read_text(encoding="utf-8").partition("<style>")[2].partition("</style>")[0]
+def chart_style() -> str:
+    """The rules for charts, for one that stands in a file of its own: literal colours, since many viewers of such files
+    know no variables."""
+    style = PAGE.read_text(encoding="utf-8")
+    rules = style.partition("/* charts */")[2].partition("/* end of charts */")[0]
+    light, dark = (
+        dict(re.findall(r"(--\w+): (#\w+)", root)) for root in re.findall(r":root {(.*?)}", style, re.DOTALL)
+    )
+
+    def coloured(colours: dict[str, str]) -> str:
+        return re.sub(r"var\((--\w+)\)", lambda name: colours[name[1]], rules)
+
+    ground = "svg { font-family: system-ui, sans-serif }"
+    return f"{ground}{coloured(light)}@media (prefers-color-scheme: dark) {{{coloured(dark)}}}"
 
 
 def _header(folder: Path, best: dict[str, Any]) -> str:
