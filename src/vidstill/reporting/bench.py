@@ -20,7 +20,7 @@ from vidstill.files import atomic
 from vidstill.reporting import tables
 from vidstill.reporting.charts import Point, pareto_chart, standalone
 from vidstill.reporting.comparison import Row, compare
-from vidstill.reporting.report import chart_style, write_page
+from vidstill.reporting.page import chart_style, write_page
 from vidstill.reporting.tables import Cell, Table, amount, digits, text
 
 DETAILS = ("network", "tested on", "weights MB", "clip", "threads")  # columns for which a terminal is too narrow

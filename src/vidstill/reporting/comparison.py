@@ -21,7 +21,7 @@ from vidstill.labels import class_names
 from vidstill.models.catalogue import CATALOGUE, CLASSES, Configuration, configurations, matching
 from vidstill.models.registry import VideoModel, create_model, list_models
 from vidstill.models.weights import describe, load
-from vidstill.reporting.report import read_rows, read_settings
+from vidstill.reporting.folder import read_rows, read_settings
 
 log = logging.getLogger(__name__)
 
