@@ -9,7 +9,7 @@ import inspect
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from json import dumps
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -254,7 +254,7 @@ def check(
 
 
 def bench(
-    runs: tyro.conf.Positional[tuple[str, ...]] = (),
+    sources: tyro.conf.Positional[tuple[str, ...]] = (),
     *,
     models: str | None = None,
     out: Path = Path("bench"),
@@ -268,49 +268,45 @@ def bench(
     """Compare models: accuracy, size, GMACs, milliseconds per clip, memory; as table, chart and page.
 
     Args:
-        runs: run folders or .safetensors files; those that differ in the seed alone are one row
-        models: registered models too, by shell pattern; all of them where no run is given
+        sources: run folders or .safetensors files, of which those that differ in the seed alone are one row; recipes by
+            name, shell pattern ("k400_*") or .yaml file, with random weights at the clip of their test
+        models: registered models too, by shell pattern; all of them where no source is given
         out: folder of bench.html, bench.md, bench.csv and pareto.svg
         device: cpu, cuda, cuda:1, or meta for sizes and GMACs alone
         frames: frames of the clip; default each model's own
         size: side of the clip in pixels; default each model's own
-        threads: of the CPU; default PyTorch's choice
+        threads: of the CPU; default as many as pay, found by measuring
         repeats: forwards that the time is the median of
         bf16: measure in bfloat16
     """
-    from rich.table import Table
-
-    from vidstill.reporting.bench import DETAILS, table
+    from vidstill.reporting.bench import DETAILS, notes, table
     from vidstill.reporting.bench import bench as compare
 
     with _progress() as report:
         rows, page = compare(
-            runs, models, out=out, device=device, frames=frames, size=size, threads=threads, repeats=repeats,
+            sources, models, out=out, device=device, frames=frames, size=size, threads=threads, repeats=repeats,
             bf16=bf16, report=report,
         )  # fmt: skip
-    columns = {title: column for title, column in table(rows).items() if title not in DETAILS}
-    shown = Table(*columns, box=None, header_style="bold")
-    shown.columns[0].no_wrap = True
-    for cells in zip(*columns.values(), strict=True):
-        shown.add_row(*(cell.shown for cell in cells))
-    _say(shown)
+    _say(_shown(table(rows), DETAILS))
+    for note in notes(rows):
+        _say(note)
     _last(page)
 
 
-def models(pattern: tyro.conf.Positional[str] = "*") -> None:
-    """List the models with their size, cost and published accuracy.
+def models(pattern: tyro.conf.Positional[str] = "*", *, page: Path | None = None) -> None:
+    """List the models, and what was published with which network, clip and cost.
 
     Args:
-        pattern: shell pattern, e.g. "*focal*"
+        pattern: name or shell pattern of models and recipes, e.g. "*focal*" or k400_slowfast_r50
+        page: nothing is listed; all tables go into this Markdown page, between its two marks
     """
-    from rich.table import Table
+    from vidstill.reporting.models import DETAILS, tables, write_page
 
-    from vidstill.models.catalogue import matching
-
-    table = Table("model", "parameters", "GMACs", "input", "published top-1", box=None, header_style="bold")
-    for name, entry in matching(pattern).items():
-        table.add_row(name, f"{entry.parameters / 1e6:.1f} M", f"{entry.gmacs:.1f}", entry.input, entry.published)
-    _say(table)
+    if page is not None:
+        write_page(page)
+        return _last(page)
+    for table in tables(pattern):
+        _say(_shown(table, DETAILS))
 
 
 def recipes() -> None:
@@ -381,6 +377,24 @@ def _say(renderable: Any) -> None:
     from rich.console import Console
 
     Console(highlight=False, markup=False).print(renderable, soft_wrap=isinstance(renderable, str))
+
+
+def _shown(columns: Mapping[str, Sequence[Any]], details: Sequence[str]) -> Any:
+    """Columns of cells as a table for the terminal, without `details` where that is too narrow."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console, drawn = Console(), Table()
+    unbounded = console.options.update(max_width=10_000)
+    for left_out in ((), details):
+        kept = {title: column for title, column in columns.items() if title not in left_out}
+        drawn = Table(*kept, box=None, header_style="bold")
+        drawn.columns[0].no_wrap = True
+        for cells in zip(*kept.values(), strict=True):
+            drawn.add_row(*(cell.shown for cell in cells))
+        if console.measure(drawn, options=unbounded).maximum <= console.width:
+            break
+    return drawn
 
 
 def _complain(message: str) -> None:
