@@ -8,7 +8,7 @@ import torch
 
 from vidstill.config import Clip
 from vidstill.evaluation.cost import gmacs
-from vidstill.models import focal, packed
+from vidstill.models import focal, model as models
 from vidstill.models.catalogue import CATALOGUE
 from vidstill.models.focal import DropPath, capture_modulators, modulator_map
 from vidstill.models.registry import VideoModel, create_model, list_models
