@@ -7,7 +7,7 @@ import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -55,23 +55,43 @@ class Model(Section):
     head: Literal["error", "fresh"] = Field("fresh", description="a classifier of another size: refuse or draw anew")
 
 
+Level = Annotated[float, Field(ge=-1000, le=1000)]  # of a colour, 0 … 255
+Deviation = Annotated[float, Field(ge=1e-3, le=1000)]
+MOST_PIXELS = 2**28  # of one clip: 3 GB as float32, five times what any published model sees
+
+
 class Clip(Section):
     """What one input clip is; also what a model says of itself as `model.input`. Not to be changed: copy it with
     `clip.model_copy(update={"frames": 16})`."""
 
     model_config = ConfigDict(frozen=True)
 
-    frames: int = Field(8, ge=1)
-    interval: int = Field(4, ge=1, description="dense, spread, range: from frame to frame; sparse: shortens the video")
-    size: int = Field(224, ge=8, description="side of the square input, pixels")
+    frames: int = Field(8, ge=1, le=1024)
+    interval: int = Field(
+        4, ge=1, le=1024, description="dense, spread, range: from frame to frame; sparse: shortens the video"
+    )
+    size: int = Field(224, ge=8, le=2048, description="side of the square input, pixels")
     sampling: Literal["sparse", "dense", "spread", "range", "gaps", "steps", "window", "looped"] = "sparse"
-    fps: float | None = Field(None, gt=0, description="window: rate in which `interval` counts; null: the video's own")
+    fps: float | None = Field(
+        None, gt=0, le=1000, description="window: rate in which `interval` counts; null: the video's own"
+    )
     views: Literal["margin", "exact", "antialiased"] = Field(
         "margin", description="of a test: Video-FocalNet's; SlowFast's, resized unrounded; resized as Pillow does"
     )
-    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
-    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
-    seconds: float | None = Field(None, gt=0, description="usual length of the training videos; set by training")
+    mean: tuple[Level, Level, Level] = (123.675, 116.28, 103.53)
+    std: tuple[Deviation, Deviation, Deviation] = (58.395, 57.12, 57.375)
+    seconds: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="usual length of the training videos; set by training"
+    )
+
+    @model_validator(mode="after")
+    def _fits_into_memory(self) -> Clip:
+        if self.frames * self.size**2 > MOST_PIXELS:
+            raise ValueError(
+                f"clip.frames {self.frames} of clip.size {self.size} are {self.frames * self.size**2:.1e} pixels, more "
+                f"than {MOST_PIXELS:.1e}: lower the one or the other"
+            )
+        return self
 
     @property
     def spans(self) -> bool:
