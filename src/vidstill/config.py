@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -67,28 +67,44 @@ class Model(Section):
     head: Literal["error", "fresh"] = Field("fresh", description="a classifier of another size: refuse or draw anew")
 
 
+Level = Annotated[float, Field(ge=-1000, le=1000)]  # of a colour, 0 … 255
+Deviation = Annotated[float, Field(ge=1e-3, le=1000)]
+MOST_PIXELS = 2**28  # of one clip: 3 GB as float32, five times what any published model sees
+
+
 class Clip(Section):
     """What one input clip is; also what a model says of itself as `model.input`. Not to be changed: copy it with
     `clip.model_copy(update={"frames": 16})`."""
 
     model_config = ConfigDict(frozen=True)
 
-    frames: int = Field(8, ge=1)
-    interval: int = Field(4, ge=1, description="frames from one to the next; segments: shortens the video")
-    size: int = Field(224, ge=8, description="side of the square input, pixels")
+    frames: int = Field(8, ge=1, le=1024)
+    interval: int = Field(4, ge=1, le=1024, description="frames from one to the next; segments: shortens the video")
+    size: int = Field(224, ge=8, le=2048, description="side of the square input, pixels")
     sampling: Literal[
         "segments", "tsm_segments", "uniform_sample_frames",
         "dense", "dense_looped", "sample_frames", "dense_sample_frames", "timed_window",
     ] = Field("segments", description="the first three show the whole video: docs/data.md")  # fmt: skip
     fps: float | None = Field(
-        None, gt=0, description="timed_window: rate in which `interval` counts; null: the video's own"
+        None, gt=0, le=1000, description="timed_window: rate in which `interval` counts; null: the video's own"
     )
     views: Literal["opencv", "torch", "pillow"] = Field(
         "opencv", description="resizing of a test: to whole grey levels; unrounded (SlowFast); with antialiasing"
     )
-    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
-    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
-    seconds: float | None = Field(None, gt=0, description="usual length of the training videos; set by training")
+    mean: tuple[Level, Level, Level] = (123.675, 116.28, 103.53)
+    std: tuple[Deviation, Deviation, Deviation] = (58.395, 57.12, 57.375)
+    seconds: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="usual length of the training videos; set by training"
+    )
+
+    @model_validator(mode="after")
+    def _fits_into_memory(self) -> Clip:
+        if self.frames * self.size**2 > MOST_PIXELS:
+            raise ValueError(
+                f"clip.frames {self.frames} of clip.size {self.size} are {self.frames * self.size**2:.1e} pixels, more "
+                f"than {MOST_PIXELS:.1e}: lower the one or the other"
+            )
+        return self
 
     @model_validator(mode="before")
     @classmethod

@@ -207,7 +207,7 @@ def test_slow_frames(frames: int, alpha: int, expected: tuple[int, ...]) -> None
     ("slowfast_shufflenet", {"groups": 5}, "groups 5: there are 1, 2, 3, 4, 8"),
     ("slowfast_r50", {"pathways": ("fastest",)}, "no pathway 'fastest': allowed are slow, fast, c2d, i3d"),
     ("slowfast_r50", {"widht": 8}, r"no option 'widht' \(did you mean width\?\)"),
-    ("slowfast_ghostnet", {"groups": 3}, "no option 'groups'; allowed: width, beta, alpha, dropout"),
+    ("slowfast_ghostnet", {"groups": 3}, "no option 'groups'; allowed: width, beta, in_channels, alpha, dropout"),
     ("slowfast_mobilenetv2", {"width": 0.25}, "a layer from 1 to 0 channels: take a larger width or a smaller beta"),
     ("slowfast_r50", {"width": 4}, "a layer from 3 to 0 channels"),
     ("slowfast_shufflenet", {"beta": 0}, "alpha 4, beta 0: both must be at least 1"),
