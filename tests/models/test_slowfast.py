@@ -249,4 +249,4 @@ def test_reversed_channels() -> None:
 
 def test_input_says_how_clips_are_made() -> None:
     spec = create_model("slowfast_r50", device="meta").input
-    assert isinstance(spec, Clip) and (spec.sampling, spec.views, spec.fps) == ("window", "exact", 30)
+    assert isinstance(spec, Clip) and (spec.sampling, spec.views, spec.fps) == ("timed_window", "torch", 30)

@@ -114,7 +114,8 @@ def multigrid_run(run: Run) -> tuple[Run, list[Phase]]:
                 "optim.milestones go on to %g, beyond train.epochs %d: the last phases of multigrid are cut off",
                 optim.milestones[-1], run.train.epochs,
             )  # fmt: skip
-        whole.optim.milestones, whole.optim.factors = long_rates(phases, optim.decay_rate)
+        milestones, factors = long_rates(phases, optim.decay_rate)
+        whole.optim = optim.model_copy(update={"milestones": milestones, "factors": factors})
         return whole, phases
     whole.train.epochs = int(run.train.epochs * grid.epoch_factor)
     whole.optim.milestones = [float(int(each * grid.epoch_factor)) for each in optim.milestones]
