@@ -1,6 +1,8 @@
 """The command line as a person uses it: verbs, last lines, exit codes, one-line errors."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from vidstill.cli import VERBS, main
+from vidstill.cli import VERBS, _write_json, main
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +61,44 @@ def test_a_run_is_tested_predicts_and_is_compared(
     assert prediction["source"] == video
     main(["bench", str(trained), "--out", str(tmp_path / "bench"), "--repeats", "1", "--threads", "1"])
     assert last_line(capsys) == str(tmp_path / "bench" / "bench.html")
+
+
+def test_predictions_survive_missing_files_and_odd_names(
+    trained: Path, video: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = os.fsencode(tmp_path) + b"/caf\xe9.mp4"
+    try:
+        shutil.copyfile(video, odd)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    labels = tmp_path / "labels.json"
+    labels.write_text("old")
+    with pytest.raises(SystemExit) as ended:
+        main(["predict", "gone.mp4", os.fsdecode(odd), video, "--model", str(trained), "--json", str(labels)])
+    assert ended.value.code == 1
+    said = capsys.readouterr()
+    assert "gone.mp4: no such video" in said.err and said.out.strip().splitlines()[-1] == str(labels)
+    first, second = json.loads(labels.read_bytes())
+    assert (os.fsencode(first["source"]), second["source"]) == (odd, video)
+    for prediction in (first, second):
+        scores = [entry["score"] for entry in prediction["top"]]
+        assert len(scores) == 8 and sum(scores) == pytest.approx(1, abs=1e-4), "every class"
+    main(["predict", video, "--model", str(trained), "--json", "-", "--top-k", "1"])
+    (shown,) = json.loads(capsys.readouterr().out)
+    assert shown["top"] == second["top"] and shown["windows"] == second["windows"]
+
+
+def test_scores_are_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "labels.json"
+    path.write_text("old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(ValueError, match="No space left"):
+        _write_json(str(path), [1])
+    assert path.read_text() == "old" and [*tmp_path.iterdir()] == [path]
 
 
 def test_distill_names_the_run_after_its_objective(

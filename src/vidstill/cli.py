@@ -420,6 +420,11 @@ def _write_json(target: str, value: Any) -> None:
         file.write((dumps(value, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace"))
 
 
+def _printable(text: str) -> str:
+    """Bytes of file names that are not UTF-8 escaped."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def _prediction_table(predictions: Sequence[Any], top_k: int) -> Any:
     from rich.table import Table
 
@@ -427,7 +432,9 @@ def _prediction_table(predictions: Sequence[Any], top_k: int) -> Any:
     table.columns[-1].overflow = "fold"
     for prediction in predictions:
         (first, score), *others = prediction.top(top_k)
-        table.add_row(first, f"{score:.3f}", "  ".join(f"{name} {s:.3f}" for name, s in others), prediction.source)
+        table.add_row(
+            first, f"{score:.3f}", "  ".join(f"{name} {s:.3f}" for name, s in others), _printable(prediction.source)
+        )
     return table
 
 
@@ -448,7 +455,7 @@ def _progress() -> Iterator[Callable[[dict[str, Any]], None]]:
             if what not in tasks:
                 tasks[what] = progress.add_task(what, detail="")
             progress.update(
-                tasks[what], completed=event["done"], total=event["total"], detail=event.get("detail", ""),
+                tasks[what], completed=event["done"], total=event["total"], detail=_printable(event.get("detail", "")),
                 visible=not finished,
             )  # fmt: skip
 

@@ -121,16 +121,63 @@ def test_nothing_to_sample_is_refused():
         sampling.test_indices(10, Clip(), 0)
 
 
-@given(LENGTHS, CLIPS, CLIPS, st.integers(0, 99))
-def test_a_teachers_frames_exist_are_in_order_and_of_the_same_moments(n, clip, other, seed):
-    indices = np.sort(sampling.train_indices(n, clip, np.random.RandomState(seed)))
-    matching = sampling.matching_indices(indices, n, clip, other)
+ANY = st.builds(
+    Clip,
+    frames=st.integers(1, 33),
+    interval=st.integers(1, 12),
+    sampling=st.sampled_from(get_args(Clip.model_fields["sampling"].annotation)),
+    fps=st.sampled_from([None, 15.0, 30.0]),
+)
+RATES = st.builds(sampling.Timing, st.sampled_from([25.0, 30.0, 60.0, 24000 / 1001]), st.sampled_from([0, 1, 512]))
+
+
+@given(LENGTHS, ANY, ANY, RATES, st.integers(0, 99))
+def test_a_teachers_frames_are_of_the_same_stretch_by_its_own_rule(n, clip, other, timing, seed):
+    indices = sampling.train_indices(n, clip, np.random.RandomState(seed), timing)
+    matching = sampling.matching_indices(indices, n, clip, other, timing)
     assert matching.shape == (other.frames,)
-    assert matching.min() >= 0 and matching.max() < n and (np.diff(matching) >= 0).all()
-    if clip.spans and other.spans:
-        assert indices[0] <= matching[0] and matching[-1] <= indices[-1]
-        if clip.frames == other.frames:
+    assert matching.min() >= 0 and matching.max() < n
+    first, last = indices.min(), indices.max()
+    if other.spans:
+        assert first <= matching.min() and matching.max() <= last
+        if clip.spans and clip.frames == other.frames:
             assert np.array_equal(matching, indices)
-    elif not other.spans and n > other.frames * other.interval + clip.frames * clip.interval:
-        inside = min(indices[0], n - 1 - indices[-1]) > other.frames * other.interval  # far from both ends
-        assert not inside or abs((matching[0] + matching[-1]) - (indices[0] + indices[-1])) <= 2
+        elif not clip.spans and last - first >= other.frames > 1:  # each of its steps shows another part of the stretch
+            assert matching[-1] - matching[0] >= (last - first) * (1 - 2 / other.frames) - 2
+        return
+    length = {"timed_window": other.frames * other.interval * timing.fps / (other.fps or timing.fps)}.get(
+        other.sampling, (other.frames - 1) * other.interval + 1
+    )
+    if n < length + other.interval or other.frames == 1:
+        return
+    assert matching[-1] - matching[0] == pytest.approx(length - 1, abs=1.01), "as long as its rule makes it"
+    at_an_end = matching[0] <= 1 or matching[-1] >= n - 1 - other.interval
+    own = all(getattr(clip, name) == getattr(other, name) for name in ("sampling", "frames", "interval", "fps"))
+    if not at_an_end and not own:
+        assert abs((matching[0] + matching[-1]) - (first + last)) <= 3, "about the same middle"
+
+
+@given(LENGTHS, ANY, RATES, st.integers(0, 99))
+def test_a_teacher_of_the_students_rule_sees_its_frames(n, clip, timing, seed):
+    indices = sampling.train_indices(n, clip, np.random.RandomState(seed), timing)
+    larger = clip.model_copy(update={"size": 2 * clip.size, "views": "torch"})
+    assert np.array_equal(sampling.matching_indices(indices, n, clip, larger, timing), indices)
+
+
+def test_a_window_at_60_frames_a_second_is_as_long_as_one_at_30():
+    """32 frames, 2 apart at 30 per second: 128 frames of a video of 60, where a dense clip would have 63."""
+    student = Clip(frames=16, interval=2, sampling="dense")
+    teacher = Clip(frames=32, interval=2, sampling="timed_window", fps=30)
+    indices = sampling.train_indices(400, student, np.random.RandomState(0), sampling.Timing(60))
+    taught = sampling.matching_indices(indices, 400, student, teacher, sampling.Timing(60))
+    assert taught[-1] - taught[0] == 127
+
+
+@given(LENGTHS, ANY, RATES)
+def test_clips_that_fit_lie_side_by_side(n, clip, timing):
+    clips = sampling.clips_that_fit(n, clip, timing)
+    if clip.spans or clip.sampling == "dense_sample_frames":
+        assert clips == 1
+    else:
+        length = sampling.clip_length(clip, timing)
+        assert clips * length <= n < (clips + 1) * length or (clips == 1 and n < 2 * length)

@@ -294,6 +294,19 @@ class TestTrainClip:
         transforms.train_clip(video, Clip(frames=4, size=32), PLAIN, rng(), formats)
         assert sorted(sizes) == [(32, 32), (48, 48)]
 
+    @pytest.mark.parametrize("name", sorted(Clip.model_fields))
+    def test_formats_said_to_be_the_same_have_the_same_pixels(self, video, name):
+        """Each field changed by itself, with everything that augmentation may draw in."""
+        values = {"frames": 3, "interval": 3, "size": 40, "sampling": "dense", "fps": 12.5, "views": "pillow",
+                  "mean": (1, 2, 3), "std": (4, 5, 6), "seconds": 9.0}  # fmt: skip
+        clip = Clip(frames=4, interval=2, size=32, sampling="timed_window", fps=25)
+        other = clip.model_copy(update={name: values[name]})
+        one, two = transforms.train_clip(video, clip, Augment(erase=1), rng(1), [other])
+        if clip.same_frames(other):
+            assert np.array_equal(one, two)
+        else:
+            assert name == "views" or one.shape != two.shape or (one != two).any()
+
     def test_nothing_decodes(self, video, monkeypatch):
         for module in (transforms, views):
             monkeypatch.setattr(module, "read_frames", no_frames)

@@ -10,12 +10,16 @@ from PIL import Image
 from torch.nn import functional as F
 from torchcam.methods import GradCAM
 
+import vidstill
 from vidstill.config import Clip
-from vidstill.explain import modulators, token_labels
+from vidstill.explain import gradcam, modulators, token_labels
 from vidstill.explain.gradcam import find_layer, grad_cam, write_grad_cam
+from vidstill.explain.look import look_at
 from vidstill.explain.pictures import blend, colour, grid, write_pictures
+from vidstill.inference.overlay import clock
 from vidstill.models.registry import VideoModel, create_model
 from vidstill.video.decode import count_frames
+from vidstill.video.encode import write_video
 
 DUAL: dict[str, Any] = {
     "video_size": (8, 64, 64), "embed_dims": (8, 16, 16, 16), "num_heads": (1, 2, 2, 2), "depths": (2, 2, 2, 2),
@@ -192,3 +196,94 @@ def test_written_token_labels(video: Path, tmp_path: Path) -> None:
     assert Image.open(tmp_path / "t.png").size[0] > 5 * 64
     with pytest.raises(ValueError, match="does not label tokens"):
         token_labels.token_label_grid(small(*FAMILIES[1]), clips())
+
+
+LONG = 60
+
+
+@pytest.fixture(scope="module")
+def long_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A minute at 5 frames per second: dark, but bright from 0:30 to 0:36."""
+    path = tmp_path_factory.mktemp("v") / "a minute.mp4"
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 60, (5 * LONG, 72, 96, 3), dtype=np.uint8)
+    frames[5 * 30 : 5 * 36] += 150
+    write_video(path, frames, 5)
+    return path
+
+
+def brightness(model: VideoModel) -> VideoModel:
+    """Class 0 scores by how bright a clip is."""
+    head = model.get_submodule("head")
+    assert isinstance(head, torch.nn.Linear)
+    head.weight.data.zero_()
+    head.bias.data.zero_()
+    model.forward = lambda clips: torch.nn.functional.one_hot(torch.tensor(0), 5) * clips.mean((1, 2, 3, 4))[:, None]
+    return model
+
+
+def test_of_a_long_file_the_window_of_the_class_is_explained(long_video: Path) -> None:
+    model = brightness(small(*FAMILIES[1]))
+    model.input = model.input.model_copy(update={"seconds": 4.0})
+    look = look_at(model, long_video, target=0)
+    (prediction,), _ = vidstill.predict(model, long_video)
+    assert len(prediction.windows) > 20
+    best = max(prediction.windows, key=lambda window: window.probabilities[0])
+    assert (look.start, look.end) == (best.start, best.end) and 30 <= look.start < look.end <= 36.1
+    np.testing.assert_allclose(look.scores, best.probabilities, rtol=1e-5)
+    assert (look.seconds >= look.start).all() and (look.seconds < look.end).all() and look.length == LONG
+    headline, line = look.title("Grad-CAM")
+    assert headline == f"Grad-CAM: run {best.probabilities[0]:.0%}"
+    assert line.startswith("a minute.mp4  0:3") and "of 1:00.0  (next: " in line
+
+
+def test_frames_are_captioned_with_their_times(
+    long_video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: dict[str, Any] = {}
+    monkeypatch.setattr(gradcam, "write_pictures", lambda path, rows, fps, captions, **about: told.update(about))
+    model = small(*FAMILIES[1])
+    write_grad_cam(model, long_video, tmp_path / "x.png")
+    look = look_at(model, long_video)
+    assert told["labels"] == [[clock(second) for second in look.seconds[0]]]
+    assert told["labels"][0][-1] > "0:05", "frames of a window of ten seconds, not of a clip that runs at 5 per second"
+    assert told["title"] == look.title("Grad-CAM") and told["scale"].colours == "viridis"
+
+
+@pytest.mark.parametrize("views", ["opencv", "torch", "pillow"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_everything_is_explained_however_frames_are_resized(
+    family: tuple[str, dict[str, Any]], views: Any, video: Path, tmp_path: Path
+) -> None:
+    model = small(*family)
+    model.input = model.input.model_copy(update={"views": views})
+    write_grad_cam(model, video, tmp_path / "c.png")
+    if family[0] == "vfl_net":
+        modulators.write_modulators(model, video, tmp_path / "m.png")
+        modulators.write_gates(model, video, tmp_path / "g.png")
+    else:
+        token_labels.write_token_labels(model, video, tmp_path / "t.png")
+
+
+NOT_FOCAL = [FAMILIES[0], ("slowfast_r50", SLOWFAST), ("shufflenetv2_3d", {"width": 0.25})]
+
+
+@pytest.mark.parametrize("family", NOT_FOCAL)
+def test_what_a_network_does_not_have_is_said_in_one_line(
+    family: tuple[str, dict[str, Any]], video: Path, tmp_path: Path
+) -> None:
+    model, path = small(*family, std=0.1), tmp_path / "x.png"
+    for write in (modulators.write_modulators, modulators.write_gates):
+        with pytest.raises(ValueError, match=r"no focal modulation.* give a Video-FocalNet or VFL-Net$"):
+            write(model, video, path)
+    with pytest.raises(ValueError, match=r"no focal levels: give a Video-FocalNet or VFL-Net$"):
+        modulators.write_kernels(model, path)
+    if family is not FAMILIES[0]:
+        with pytest.raises(ValueError, match=r"does not label tokens: take a DualFormer$"):
+            token_labels.write_token_labels(model, video, path)
+    assert not path.exists()
+
+
+def test_a_live_source_is_not_explained() -> None:
+    with pytest.raises(ValueError, match="camera:0: what is explained is read twice"):
+        look_at(small(*FAMILIES[1]), "camera:0")

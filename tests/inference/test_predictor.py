@@ -21,7 +21,7 @@ from vidstill.inference.predictor import Prediction, Predictor, WindowScores
 from vidstill.inference.sources import Stream, find_sources
 from vidstill.models.registry import VideoModel, create_model
 from vidstill.models.weights import save
-from vidstill.video.decode import Frame, VideoError, read_frames
+from vidstill.video.decode import Frame, VideoError, iter_frames, read_frames
 from vidstill.video.encode import write_video
 
 RATE = 15
@@ -130,6 +130,39 @@ def test_unreadable_files_are_reported_and_the_others_labelled(
         Predictor(model).predict(bad)
 
 
+def test_a_missing_path_costs_nothing_else(model: VideoModel, long_video: Path, tmp_path: Path) -> None:
+    missing = tmp_path / "gone" / "*.mp4"
+    predictions, failures = vidstill.predict(model, missing, [str(long_video), tmp_path / "no.mp4"])
+    assert [prediction.source for prediction in predictions] == [str(long_video)]
+    assert [str(failure).partition(":")[0] for failure in failures] == [str(missing), str(tmp_path / "no.mp4")]
+
+
+def test_arrays_are_sources(model: VideoModel, long_video: Path) -> None:
+    frames = np.stack([frame.pixels for frame in iter_frames(long_video)])
+    (file, array), failures = vidstill.predict(model, long_video, [frames], fps=RATE)
+    assert not failures
+    assert array.source == "array of 60 frames"
+    np.testing.assert_allclose([w.start for w in array.windows], [w.start for w in file.windows])
+    for ours, expected in zip(array.windows, file.windows, strict=True):
+        np.testing.assert_allclose(ours.probabilities, expected.probabilities, rtol=1e-5)
+    with pytest.raises(ValueError, match="give its frames per second, fps=25"):
+        Predictor(model).predict(frames)
+    with pytest.raises(ValueError, match=r"array of float64 \(60, 48, 64, 3\): give frames as uint8"):
+        Predictor(model).predict(frames / 255, fps=RATE)
+
+
+@pytest.mark.parametrize("fps", [25, 30, 60])
+def test_a_timed_window_is_as_long_at_every_rate(model: VideoModel, fps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """32 frames at every other of 30 per second: 2.13 seconds, of which the clip shows all."""
+    monkeypatch.setattr(model, "input", Clip(frames=32, size=32, interval=2, sampling="timed_window", fps=30))
+    predictor = Predictor(model)
+    stream = predictor.open(np.zeros((5 * fps, 36, 36, 3), np.uint8), fps=fps)
+    for window in predictor.windows(stream):
+        assert window.end - window.start == pytest.approx(64 / 30, abs=1.01 / fps)
+        assert window.seconds.shape == (1, 32)
+        assert window.seconds[0, -1] - window.seconds[0, 0] == pytest.approx(64 / 30 - 1 / fps, abs=1.01 / fps)
+
+
 def test_json_has_names_times_and_scores(model: VideoModel, long_video: Path) -> None:
     prediction = Predictor(model).predict(long_video)
     told = json.loads(json.dumps(prediction.to_dict(2)))
@@ -138,6 +171,7 @@ def test_json_has_names_times_and_scores(model: VideoModel, long_video: Path) ->
     assert told["top"][0]["score"] == pytest.approx(prediction.probabilities.max(), abs=1e-6)
     assert [len(window["top"]) for window in told["windows"]] == [2] * len(prediction.windows)
     assert told["windows"][0]["start"] == 0
+    assert len(prediction.to_dict()["top"]) == len(prediction.to_dict()["windows"][0]["top"]) == 3, "every class"
     assert told["fps"] > 0
 
 

@@ -212,9 +212,9 @@ def _each_once(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _taps(length: int, out: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """For each of `out` results of bilinear resizing, the two places in `length` that it is between, and the share of
-    the second; float32 as PyTorch computes them, whose coordinates OpenCV's are half as exact as."""
-    scale = np.float32(length) / np.float32(out)
-    at = np.maximum(scale * (np.arange(out, dtype=np.float32) + np.float32(0.5)) - np.float32(0.5), np.float32(0))
+    the second: float32, each multiplied and added with one rounding, which gives PyTorch's own to the last bit."""
+    scale = float(np.float32(length) / np.float32(out))
+    at = np.maximum(scale * (np.arange(out) + 0.5) - 0.5, 0).astype(np.float32)
     low = np.minimum(at.astype(np.int64), length - 1)
     return low, np.minimum(low + 1, length - 1), at - low.astype(np.float32)
 
