@@ -15,6 +15,7 @@ import numpy as np
 from av.error import FFmpegError
 
 from vidstill.video.index import (
+    MOST_PIXELS,
     PROTOCOLS,
     FramesMissing,
     Source,
@@ -275,9 +276,11 @@ def _start(source: Source, draw: Draw, frame: av.VideoFrame, count: int) -> np.n
     """An empty clip of `count` frames as drawn, of which this is the first that was decoded."""
     try:
         draw.start(frame)
+        if draw.size[0] * draw.size[1] > MOST_PIXELS:
+            raise ValueError(f"{draw.size[1]}x{draw.size[0]} as drawn")
         return np.empty((count, *draw.size, 3), np.uint8)
-    except (ValueError, MemoryError) as error:  # of what the file has, other than it states
-        raise VideoError(f"{source}: frames of {frame.width}x{frame.height} pixels: {reason(error)}") from None
+    except (ValueError, MemoryError) as error:  # the file states another size, or an absurd one
+        raise VideoError(f"{source}: has pictures of {frame.width}x{frame.height} pixels: {reason(error)}") from None
 
 
 def _ended(source: Source, count: int, error: Exception | None = None, asked: str = "") -> VideoError:

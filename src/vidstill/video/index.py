@@ -32,17 +32,17 @@ _FORMATS = (
     "jpeg_pipe,jpegls_pipe,j2k_pipe,jpegxl_pipe,png_pipe,webp_pipe,bmp_pipe,tiff_pipe,gif_pipe,cine,ser,filmstrip,"
     "3dostr,4xm,anm,argo_avi,bethsoftvid,bfi,bink,bmv,c93,cdxl,dfa,dsicin,dxa,ea,ea_cdata,film_cpk,flic,frm,gdv,hnm,"
     "idcin,ipmovie,ipu,iv8,jv,lmlm4,mgsts,mm,moflex,msnwctcp,mtv,mv,mvi,mxg,nc,paf,pdv,psxstr,rl2,roq,rpl,sdr2,sga,siff,"
-    "simbiosis_imx,smk,smush,svs,thp,tiertexseq,tmv,usm,vividas,vivo,vmd,wc3movie,wsvqa,xmv,yop"
+    "simbiosis_imx,smk,smush,thp,tiertexseq,tmv,usm,vividas,vivo,vmd,wc3movie,wsvqa,xmv,yop"
 )
 
 # A URL reaches other hosts, and what it names (a playlist, say) no local file
 PROTOCOLS = (
-    "http,https,httpproxy,hls,tcp,udp,udplite,tls,dtls,rtp,srtp,rtmp,rtmpe,rtmps,rtmpt,rtmpte,rtmpts,ffrtmpcrypt,"
+    "http,https,httpproxy,tcp,udp,udplite,tls,dtls,rtp,srtp,rtmp,rtmpe,rtmps,rtmpt,rtmpte,rtmpts,ffrtmpcrypt,"
     "ffrtmphttp,rtsp,srt,rist,mms,mmsh,mmst,ftp,sftp,crypto,data"
 )
 
 # Two 8K pictures, one above the other, as stereo video has; a damaged header may state anything
-_MOST_PIXELS = 8192 * 8192
+MOST_PIXELS = 8192 * 8192
 
 # Frames per second that a clock may have: a time lapse, a high-speed camera
 _SLOWEST, _FASTEST = 1e-4, 1e5
@@ -126,7 +126,7 @@ def open_video(source: Source, **options: Any) -> Iterator[tuple[Any, Any]]:
         if streams[0].codec_context is None:
             raise VideoError(f"{source}: FFmpeg has no decoder for its video")
         streams[0].thread_type, streams[0].thread_count = "NONE", 1
-        streams[0].codec_context.options = {"max_pixels": str(_MOST_PIXELS)}
+        streams[0].codec_context.options = {"max_pixels": str(MOST_PIXELS)}
         yield container, streams[0]
 
 
@@ -154,11 +154,10 @@ def read_index(path: Source) -> tuple[VideoInfo, Plan | None]:
 
 def check_file(path: Source) -> os.stat_result:
     """The size and times of a file; VideoError where there is none, or nothing in it."""
+    file = local(path)
     try:
-        stat = Path(local(path)).stat()
+        stat = Path(file).stat()
     except (OSError, ValueError) as error:
-        if isinstance(error, VideoError):
-            raise
         raise VideoError(f"{path}: cannot be opened: {reason(error)}") from None
     if S_ISDIR(stat.st_mode):
         raise VideoError(f"{path}: is a folder, not a video")
@@ -190,11 +189,12 @@ def _scan(path: str, size: int, mtime: int) -> tuple[VideoInfo, Plan | None]:
             trial.sound = False
         absent = np.array(hidden, bool)
         plan = trial.plan(absent, _int64(stamps), _int64(positions))
-        frames = len(plan.packet) if plan else len(trial.frames) if trial.sound else int((~absent).sum())
+        counted = plan.packet if plan else trial.frames if trial.sound and not absent.any() else absent[~absent]
+        frames = len(counted)
         if not frames:
             raise VideoError(f"{path}: holds no frames")
         height, width, turn = trial.first or first or (codec.height, codec.width, UPRIGHT)
-        if not (height > 0 < width and height * width <= _MOST_PIXELS):
+        if not (height > 0 < width and height * width <= MOST_PIXELS):
             raise VideoError(f"{path}: has pictures of {width}x{height} pixels")
         height, width = turn.size(height, width)
         rate, tick = frame_rate(stream, _int64(shown)), float(stream.time_base or 0)

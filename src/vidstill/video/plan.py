@@ -14,9 +14,6 @@ from av.error import FFmpegError
 from vidstill.video.pictures import H264, HeaderError, Jpeg, Mpeg4, Picture
 from vidstill.video.pixels import Orientation, orientation
 
-# Most bytes of packets that are decoded whole, which takes a second or so
-_WHOLE = 1 << 26
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -52,6 +49,11 @@ def _lasts(packet: av.Packet) -> bool:
     return packet.has_sidedata("new_extradata") or packet.has_sidedata("param_change") or packet.has_sidedata("palette")
 
 
+def _whole(data: bytes) -> Picture:
+    """A picture that is its packet."""
+    return Picture(True, False, data)
+
+
 class Trial:
     """A decode of all packets, each cut down to its headers, that shows what a plain decode of them gives.
 
@@ -78,22 +80,14 @@ class Trial:
                 self.read = self.mpeg4.read
             elif self.codec.name == "mjpeg":
                 self.read = Jpeg().read
-            elif self.codec.codec.intra_only:
-                self.read, self.left = self._whole, _WHOLE
-                options = {"err_detect": "explode"}
-            else:
+            elif self.codec.name == "rawvideo":
+                self.read = _whole
+            else:  # other codecs of key frames alone may leave what they miss of a picture as it was in an earlier one
                 self.sound = False
         except (ValueError, IndexError):
             self.sound = False
         if self.sound:
             self.codec.options |= options
-
-    def _whole(self, data: bytes) -> Picture:
-        """A picture of a codec whose pictures stand alone and whose headers are not read here."""
-        self.left -= len(data)
-        if self.left < 0:
-            raise HeaderError("too much to decode for once")
-        return Picture(True, False, data)
 
     def feed(self, packet: av.Packet) -> None:
         if not self.sound:
