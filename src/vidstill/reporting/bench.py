@@ -145,7 +145,7 @@ def _write(rows: Sequence[Row], out: Path, machine: str, conditions: str) -> Pat
         f'<h2>Accuracy and cost</h2><p>{what}</p><div class="pair">{cards}</div>',
         "<h2>Table</h2><p>A press on a head sorts.</p>",
         tables.to_html(drawn),
-        *(f"<p>{escape(note)}</p>" for note in notes(rows)),
+        *(f'<p class="note">{escape(note)}</p>' for note in notes(rows)),
         f"<footer>{escape(conditions)}</footer>",
         tables.SORTING,
     ]
