@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -69,7 +70,7 @@ def load_weights(
 
 def read_tensors(source: str | Path) -> Any:
     """What the file holds, tensors on the CPU. See `load_weights` for the sources."""
-    path = _download(str(source)) if str(source).startswith("hf://") else Path(source)
+    path = fetch(source)
     if path.is_dir():
         path = path / "best.safetensors"
     if not path.is_file():
@@ -128,9 +129,9 @@ def save(
 def load(path: str | Path, device: str | torch.device = "cpu") -> VideoModel:
     """A saved model in eval mode, with its `classes`, `activation` and `input`.
 
-    `path`: a run folder (its best.*), or a .safetensors or .json file beside the other. Raises ValueError where one of
-    them is missing or damaged, they do not fit each other, or the weights are not finite. Neither is trusted: nothing
-    larger is built than the weights that are there.
+    `path`: a run folder (its best.*), a .safetensors or .json file beside the other, or `hf://owner/repo/file`. Raises
+    ValueError where one of them is missing or damaged, they do not fit each other, or the weights are not finite.
+    Neither is trusted: nothing larger is built than the weights that are there.
     """
     about, weights = describe(path)
     shapes = _shapes(weights)
@@ -207,7 +208,7 @@ def check_finite(state: Mapping[str, Tensor], name: str) -> None:
 
 def describe(path: str | Path) -> tuple[dict[str, Any], Path]:
     """What the .json of a saved model says, unchecked, and the file of its weights; arguments and errors as `load`."""
-    path = Path(path)
+    path = fetch(path)
     stem = path / "best" if path.is_dir() else path.with_suffix("")
     if not path.is_dir() and path.suffix not in (".safetensors", ".json"):
         raise ValueError(
@@ -258,18 +259,26 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise _not_safetensors(path, error) from None
 
 
-def _download(address: str) -> Path:
-    owner, _, rest = address.removeprefix("hf://").partition("/")
+def fetch(source: str | Path) -> Path:
+    """The file or folder that `source` names; `hf://owner/repo/file` is downloaded, a .safetensors file with the .json
+    that describes it. Raises ValueError for what cannot be had."""
+    if not (address := re.fullmatch(r"hf:/+(.*)", str(source))):  # a Path has one slash of two
+        return Path(source)
+    owner, _, rest = address[1].partition("/")
     repository, _, name = rest.partition("/")
     if not (owner and repository and name):
-        raise ValueError(f"{address}: Hugging Face files are named hf://owner/repo/file")
+        raise ValueError(f"{source}: Hugging Face files are named hf://owner/repo/file")
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return Path(hf_hub_download(f"{owner}/{repository}", name))
+        path = Path(hf_hub_download(f"{owner}/{repository}", name))
+        if path.suffix == ".safetensors":  # without a description it holds weights alone
+            with contextlib.suppress(EntryNotFoundError):
+                hf_hub_download(f"{owner}/{repository}", f"{name.removesuffix('.safetensors')}.json")
+        return path
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise ValueError(f"cannot download {address}: {' '.join(str(error).split())[:200]}") from None
+        raise ValueError(f"cannot download {source}: {' '.join(str(error).split())[:200]}") from None
 
 
 def _with(stem: Path, suffix: str) -> Path:
