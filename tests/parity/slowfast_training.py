@@ -248,7 +248,8 @@ class Envelope:
         self.expected = np.array(list(expected.values()))
         self.names = list(expected)
         # a figure that is 0 but for rounding, e.g. the gradient of a bias before a softmax, is held to the others' size
-        self.room = tolerance * np.maximum(self.expected, 1e-2 * np.median(self.expected))
+        usual = np.median(self.expected) if expected else 0.0
+        self.room = tolerance * np.maximum(self.expected, 1e-2 * usual)
         self.low, self.high = np.full(len(expected), np.inf), np.full(len(expected), -np.inf)
 
     def take(self, figures: dict[str, float]) -> list[str]:
