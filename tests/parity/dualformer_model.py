@@ -34,7 +34,8 @@ def build(config: Golden, head: Golden | None = None) -> DualFormer:
     backbone = {**RELEASED_DEFAULTS, **config.get("backbone", config)}
     head = head or config.get("cls_head", {"in_channels": backbone["embed_dims"][-1], "num_classes": 0})
     assert backbone.pop("type") == "DualFormer" and backbone.pop("in_chans", 3) == 3
-    backbone.pop("num_classes", None)
+    for unused in ("num_classes", "pretrained", "pretrained2d"):  # of the backbone; weights come from the golden
+        backbone.pop(unused, None)
     assert head["in_channels"] == backbone["embed_dims"][-1] and head.get("spatial_type", "avg") == "avg"
     backbone["token_head"] = head.get("type") == "I3DHead_TL"
     backbone["dropout_ratio"] = head.get("dropout_ratio", 0.5)

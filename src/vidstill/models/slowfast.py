@@ -384,7 +384,7 @@ def slow_r50(num_classes: int = 400, **options: Any) -> SlowFast:
 
 @register_model
 def c2d_r50(num_classes: int = 400, **options: Any) -> SlowFast:
-    """8×8; K400 67.2. `pool_frames=False` for the files without pooling along time."""
+    """8×8. `pool_frames=False` for the released file, which does not pool along time; K400 67.2."""
     return _build(num_classes, options, (8, 8, 224), pathways=("c2d",), **_SINGLE)
 
 
