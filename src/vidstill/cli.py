@@ -161,7 +161,7 @@ def predict(
         _say(_prediction_table(predictions, top_k))
     for failure in failures:
         _complain(str(failure))
-    if json not in (None, "-"):
+    if json not in (None, "-") and predictions:
         _write_json(str(json), [prediction.to_dict() for prediction in predictions])
         _last(Path(str(json)))
     if video is not None and predictions:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
 from vidstill.config import Clip
 from vidstill.data.blending import Box
@@ -56,7 +57,7 @@ class Views:
         boxes = view_boxes(height, width, self.clip.size, self.crops, MIDDLE[self.clip.views])
         frames = self.frames[torch.from_numpy(self.places[clip]).to(self.frames.device)]
         if self.clip.views == "torch":
-            return _unrounded(frames, self.source, (height, width), boxes[crop])
+            return _unrounded(frames, self.source, self.side, boxes[crop])
         x1, y1, x2, y2 = (int(edge) for edge in boxes[crop])
         return frames[:, y1:y2, x1:x2]
 
@@ -155,8 +156,12 @@ def kept(pixels: np.ndarray, clip: Clip, side: int) -> np.ndarray:
     at most."""
     height, width = resized_size(pixels.shape[0], pixels.shape[1], clip, side)
     if clip.views == "torch":
-        rows, columns = (_read_by(length, out) for length, out in zip(pixels.shape, (height, width), strict=False))
-        return pixels[rows][:, columns]
+        if not _in_pairs(pixels.shape[:2], side):
+            return pixels
+        rows, columns = (
+            np.stack(_between(*ends), 1).reshape(-1) for ends in zip(pixels.shape, (height, width), strict=False)
+        )
+        return pixels.take(rows, 0).take(columns, 1)
     if pixels.shape[:2] == (height, width):
         return pixels
     if clip.views == "pillow":
@@ -210,32 +215,37 @@ def _each_once(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return numbers, places.reshape(indices.shape)
 
 
-def _taps(length: int, out: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each of `out` results of bilinear resizing, the two places in `length` that it is between, and the share of
-    the second: float32, each multiplied and added with one rounding, which gives PyTorch's own to the last bit."""
+def _in_pairs(source: tuple[int, ...], side: int) -> bool:
+    """Whether, of a frame of `source` height and width to be resized bilinearly to the short side `side`, the pairs of
+    rows and of columns that each result is between are fewer than all."""
+    return min(source) > 2 * side
+
+
+def _between(length: int, out: int) -> tuple[np.ndarray, np.ndarray]:
+    """For each of `out` results of bilinear resizing, the two places in `length` that it is between."""
+    low = np.minimum(_positions(length, out).astype(np.int64), length - 1)
+    return low, np.minimum(low + 1, length - 1)
+
+
+def _positions(length: int, out: int) -> np.ndarray:
+    """Where in `length` each of `out` results lies: float32, multiplied and added with one rounding, which is what
+    PyTorch has to the last bit."""
     scale = float(np.float32(length) / np.float32(out))
-    at = np.maximum(scale * (np.arange(out) + 0.5) - 0.5, 0).astype(np.float32)
-    low = np.minimum(at.astype(np.int64), length - 1)
-    return low, np.minimum(low + 1, length - 1), at - low.astype(np.float32)
+    return np.maximum(scale * (np.arange(out) + 0.5) - 0.5, 0).astype(np.float32)
 
 
-def _read_by(length: int, out: int) -> np.ndarray | slice:
-    """The places that resizing `length` to `out` reads, in pairs; all of them, in order, where these are not more."""
-    return slice(None) if length <= 2 * out else np.stack(_taps(length, out)[:2], 1).reshape(-1)
-
-
-def _unrounded(frames: Tensor, source: tuple[int, int], resized: tuple[int, int], box: Box) -> Tensor:
+def _unrounded(frames: Tensor, source: tuple[int, int], side: int, box: Box) -> Tensor:
     """The crop `box` of frames uint8 (T,h,w,3), each as `kept`, resized bilinearly: float32 (T,S,S,3) (PySlowFast)."""
     x1, y1, x2, y2 = (int(edge) for edge in box)
-    ends = []
-    for length, out, (begin, end) in zip(source, resized, ((y1, y2), (x1, x2)), strict=True):
-        low, high, share = _taps(length, out)
-        if length > 2 * out:
-            low, high = np.arange(0, 2 * out, 2), np.arange(1, 2 * out, 2)
-        ends.append([torch.from_numpy(part[begin:end]).to(frames.device) for part in (low, high, share)])
-    (top, bottom, down), (left, right, along) = ends
-    rows = [
-        torch.lerp(part[:, :, left].float(), part[:, :, right].float(), along[:, None])
-        for part in (frames[:, top], frames[:, bottom])
-    ]
-    return torch.lerp(rows[0], rows[1], down[:, None, None])
+    height, width = short_side_size(*source, side, down=True)
+    if not _in_pairs(source, side):
+        # OpenCV's coordinates are half as exact.
+        resized = F.interpolate(frames.permute(0, 3, 1, 2).float(), (height, width), mode="bilinear")
+        return resized[:, :, y1:y2, x1:x2].permute(0, 2, 3, 1)
+    down, along = (
+        torch.from_numpy(np.modf(_positions(length, out)[begin:end])[0]).to(frames.device)
+        for length, out, begin, end in ((source[0], height, y1, y2), (source[1], width, x1, x2))
+    )
+    pairs = frames[:, 2 * y1 : 2 * y2, 2 * x1 : 2 * x2].unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).float()
+    rows = torch.lerp(pairs[:, :, :, :, 0], pairs[:, :, :, :, 1], along[:, None])
+    return torch.lerp(rows[:, :, 0], rows[:, :, 1], down[:, None, None])

@@ -50,9 +50,9 @@ class Look:
     def title(self, what: str) -> list[str]:
         """Of a sheet: what it shows, class and score, then source and times."""
         (name, score), *others = self.ranked
-        further = ", ".join(f"{other} {share:.0%}" for other, share in others)
+        further = ", ".join(f"{other} {share:.1%}" for other, share in others)
         times = f"{clock(self.start)} to {clock(self.end)} of {clock(self.length)}"
-        return [f"{what}: {name} {score:.0%}", f"{Path(self.source).name}  {times}  (next: {further})"]
+        return [f"{what}: {name} {score:.1%}", f"{Path(self.source).name}  {times}  (next: {further})"]
 
 
 def look_at(model: VideoModel, source: str | Path, *, target: int | None = None, crops: Literal[1, 3] = 1) -> Look:
