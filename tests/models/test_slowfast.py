@@ -224,7 +224,7 @@ def test_wrong_clips() -> None:
         model(clips(6))
     with pytest.raises(ValueError, match=r"clips are \(B,3,T,H,W\), got \(1, 8, 64, 64, 3\)"):
         model(clips().permute(0, 2, 3, 4, 1))
-    with pytest.raises(ValueError, match="8 frames: give at least 16"):
+    with pytest.raises(ValueError, match="8 frames: give a multiple of 16"):
         create_model("shufflenet_3d", 5, width=0.25)(clips(8))
 
 
