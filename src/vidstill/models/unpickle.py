@@ -111,7 +111,8 @@ class _ArrayType:
     """A numpy dtype: only numbers."""
 
     def __init__(self, code: str = "", *_: Any) -> None:
-        self.code, self.order = code, "="
+        self.code: str = code
+        self.order: Any = "="
 
     def __setstate__(self, state: Sequence[Any]) -> None:
         self.order = "=" if state[1] == "|" else state[1]
@@ -198,7 +199,7 @@ class _Lines:
 _InPython: Any = pickle._Unpickler  # the one that lets us see what it does to objects
 
 
-class _Reader(_InPython):  # type: ignore[misc]
+class _Reader(_InPython):
     dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(_InPython.dispatch)
 
     def __init__(self, file: IO[bytes], allowance: _Allowance, storage: Callable[..., _Storage]) -> None:
@@ -276,8 +277,8 @@ class _Reader(_InPython):  # type: ignore[misc]
         self.put(self.stack[-1], items)
 
     def load_dict(self) -> None:
-        items, made = self.pop_mark(), {}
-        self.put(made, items)
+        made: dict[Any, Any] = {}
+        self.put(made, self.pop_mark())
         self.append(made)
 
     def load_additems(self) -> None:
