@@ -471,7 +471,7 @@ def shufflenet_3d(
         ]
         steps[f"layer{n}"] = Chain(*units)
     model = SingleStream(num_classes, steps, planes[-1], "layer3", in_channels=in_channels, **options)
-    model.fewest = 16  # for the last shortcut to have two to pool
+    model.frames_in = 16  # halved four times, and shortcuts pool pairs
     return model
 
 

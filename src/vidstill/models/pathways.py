@@ -163,7 +163,7 @@ class PathwayNet(VideoModel):
     """
 
     head_name: str  # of the linear layer
-    fewest: int = 1  # frames
+    frames_in: int = 1  # the network takes multiples of so many, besides alpha
     cam_layer: str  # the last step whose features still have places
 
     def __init__(
@@ -224,8 +224,8 @@ class PathwayNet(VideoModel):
         return self.run(step, x)
 
     def check_clip(self, frames: int, height: int, width: int) -> None:
-        if frames < self.fewest:
-            raise ValueError(f"{frames} frames: give at least {self.fewest}")
+        if frames % self.frames_in:
+            raise ValueError(f"{frames} frames: give a multiple of {self.frames_in}")
         if self.alpha and frames % self.alpha:
             raise ValueError(f"{frames} frames: give a multiple of alpha, {self.alpha}")
         super().check_clip(frames, height, width)
