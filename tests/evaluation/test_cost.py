@@ -81,7 +81,7 @@ def test_a_form_for_inference_counts_the_same(name: str) -> None:
 
 
 def test_the_time_is_the_median_after_the_warm_up(no_warm_up: None) -> None:
-    found = measure(lambda: Waits([0.2, 0.03, 0.01, 0.02, 0.05, 0.04]), frames=2, size=8, repeats=5)
+    found = measure(lambda: Waits([0.2, 0.03, 0.01, 0.02, 0.05, 0.04]), frames=2, size=8, repeats=5, threads=1)
     assert found.ms == pytest.approx(30)
     assert (found.ms_low, found.ms_high) == pytest.approx((10, 50))
     assert (found.parameters, found.frames, found.size) == (15, 2, 8)

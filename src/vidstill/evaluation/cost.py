@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import math
 import os
@@ -10,7 +9,7 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from vidstill.config import Clip
+from vidstill.devices import threads as threads_of
 from vidstill.models.registry import VideoModel
 
 WARM_UP = 2, 1.0  # passes and seconds, at least: caches fill, clocks rise, cuDNN chooses
@@ -80,7 +80,7 @@ def measure(
         with torch.inference_mode():
             if place.type == "cpu" and threads is None:
                 used = choose_threads(lambda: model(clips))
-            with _threads(used):
+            with threads_of(used):
                 began, worked = time.perf_counter(), time.process_time()
                 times = [1e3 * seconds for seconds in forward_times(model, clips, repeats)]
                 wall, worked = time.perf_counter() - began, time.process_time() - worked
@@ -122,6 +122,19 @@ def choose_threads(run_once: Callable[[], object]) -> int:
             break
         best, fastest = number, seconds
     return best
+
+
+def threads_of_small(run_once: Callable[[], object]) -> int:
+    """As `choose_threads` where a pass takes less than a fifth of a second on one thread, else PyTorch's own number: to
+    measure a larger network costs more than it could save."""
+    most = torch.get_num_threads()
+    if most == 1:
+        return 1
+    with threads_of(1):
+        began = time.perf_counter()
+        run_once()
+        small = time.perf_counter() - began < 0.2
+    return choose_threads(run_once) if small else most
 
 
 def median_interval(values: Sequence[float]) -> tuple[float, float]:
@@ -190,21 +203,11 @@ def processor(device: str | torch.device = "cpu") -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-@contextlib.contextmanager
-def _threads(number: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def _trial(run_once: Callable[[], object], threads: int) -> float:
     """Median seconds of a few passes after the first, which starts the threads."""
     most, enough = TRIAL
     seconds: list[float] = []
-    with _threads(threads):
+    with threads_of(threads):
         run_once()
         while len(seconds) < most and sum(seconds) < enough:
             began = time.perf_counter()

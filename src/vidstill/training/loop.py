@@ -263,10 +263,8 @@ def train_step(
 def _compile_stages(passes: Sequence[Pass]) -> None:
     """Stage by stage: alike ones are compiled once, and some objectives never call the model as a whole."""
     models = {id(each.objective.model): each.objective.model for each in passes}
-    for model in models.values():
-        for stage in model.modules():
-            if getattr(stage, "is_stage", False):
-                stage.compile()
+    for stage in [stage for model in models.values() for stage in model.stages()]:
+        stage.compile()
 
 
 def _averaged(model: nn.Module, decay: float | None) -> AveragedModel | None:
