@@ -100,7 +100,8 @@ def _validated(rows: Rows) -> list[Tile]:
 
 def _views(tested: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     views = {**settings.get("test", {}), **tested}
-    told = [f"{tested['tested_split']} split"] if tested.get("tested_split") else []
+    split = tested.get("tested_split")
+    told = ["all videos"] if split == "all" else [f"{split} split"] if split else []
     told += [f"{views['clips']} × {views['crops']} views each"] if {"clips", "crops"} <= views.keys() else []
     if unreadable := tested.get("unreadable"):
         told.append(f"{unreadable} unreadable")

@@ -57,9 +57,9 @@ def test(
     annotations = read_annotations(run.data, run.seed, known=model.classes)
     if model.classes is None and len(annotations.classes) != model.num_classes:
         raise ConfigError(f"the data has {len(annotations.classes)} classes, the model {model.num_classes}")
-    log_problems(annotations, fabric)
     whole = elsewhere and annotations.undivided and not {"fold", "nested"} & given.get("data", {}).keys()
     split = _choose(annotations, whole, run.data)
+    log_problems(annotations, fabric)
     if whole or elsewhere or given.get("data"):
         _warn_of_training_videos(annotations, split, own)
     clip = Clip.model_validate(model.input.model_dump() | given["clip"]) if given.get("clip") else None
