@@ -37,6 +37,11 @@ class BusyError(ValueError):
     """Another process holds the folder or the file."""
 
 
+def partial_beside(path: Path) -> Path:
+    """A name that no other writer has, for a file in the making in the folder of `path`."""
+    return path.with_name(f".{os.getpid()}-{secrets.token_hex(8)}.partial")
+
+
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[IO[bytes]]:
     """A file that appears under `path` only when it is complete and on disk; a full disk leaves the one before.
@@ -47,7 +52,7 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
     names which is replaced; a device or a pipe is written to as it is. Raises WriteError.
     """
     target = Path(os.path.realpath(path))
-    partial = target.with_name(f".{os.getpid()}-{secrets.token_hex(8)}.partial")
+    partial = partial_beside(target)
     try:
         if path.exists() and not path.is_file():
             with path.open("wb") as file:

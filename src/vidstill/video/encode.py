@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Iterable
 from contextlib import suppress
 from fractions import Fraction
@@ -17,6 +16,7 @@ import numpy as np
 from av.error import FFmpegError
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
+from vidstill.files import partial_beside
 from vidstill.video.index import VideoError, reason
 
 
@@ -50,7 +50,7 @@ class VideoWriter:
             raise ValueError(f"fps {fps}: give a number above 0 and up to 1000")
         self.rate = Fraction(fps).limit_denominator(1001)
         self.options = {"crf": str(crf), "preset": preset} | ({} if gop is None else {"g": str(gop)})
-        self.part = self.path.with_name(f".{self.path.stem}.{secrets.token_hex(4)}{self.suffix}")
+        self.part = partial_beside(self.path)
         self.count = 0
         self.shape: tuple[int, ...] = ()
         self.reformat = VideoReformatter().reformat
