@@ -50,14 +50,14 @@ def main() -> None:
     shape = (options.batch, options.frames, options.size, options.size, 3)
     clips = torch.randn(shape, device=fabric.device).permute(0, 4, 1, 2, 3)
     targets = torch.arange(options.batch, device=fabric.device)
-    batch = {"clips": clips, "targets": targets, "teacher_clips": [clips], "moment": 0}
+    batch = {"clips": clips, "targets": targets, "teacher_clips": [clips], "number": 0}
 
     teacher = vidstill.create_model(options.teacher, CLASSES).to(fabric.device).eval().requires_grad_(False)
     teacher.input = clip
     settings = Settings(teacher=["benchmark"])
     student = vidstill.create_model(options.student, CLASSES).to(fabric.device)
     with tempfile.TemporaryDirectory() as folder:
-        cache = LogitCache(Path(folder), {}, moments=1, batch=options.batch, classes=CLASSES, kept=32, rank=0)
+        cache = LogitCache(Path(folder), {}, batches=1, batch=options.batch, classes=CLASSES, kept=32, rank=0)
         known = [Teacher(teacher, "benchmark", "")]
         objectives = {
             "online": Distil(student, known, settings),

@@ -1,12 +1,12 @@
-"""Every family on one small real data set by one protocol: motion learned on the embedded data, then the real clips.
+"""Every family on one small real data set: motion learned on the embedded data, then the real clips.
 
     python benchmarks/families.py RECIPE --root FOLDER [--only NAME …] [--teacher NAME] [--seeds 3] [--out FOLDER]
         [--section.key value …]
 
 RECIPE says how a network is trained on the real clips, e.g. `ut_interaction`. Each network first trains on the embedded
-data (recipe `demo`); from there it trains alone, and once more taught by --teacher as it trained with the same seed.
-One thread and no loader process each, so that several may run side by side with --only. A finished run is kept. Ends
-with the table of `vidstill bench` over all run folders.
+data (recipe `demo`); from there it trains alone, and once more taught by --teacher as it trained with the same seed. In
+what the families differ from the two recipes stands in FAMILIES. One thread and no loader process each, so that several
+may run side by side with --only. A finished run is kept. Ends with the table of `vidstill bench` over all run folders.
 """
 
 from __future__ import annotations

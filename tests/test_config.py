@@ -1,5 +1,7 @@
 """Recipes, overrides and their errors."""
 
+import time
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -9,11 +11,16 @@ from vidstill.config import (
     FORMER_NAMES,
     Clip,
     ConfigError,
+    Distil,
+    Model,
+    Optim,
     Run,
-    parse_value,
+    Section,
+    Train,
     parse_yaml,
     recipe_names,
     resolve,
+    validate,
 )
 
 
@@ -65,19 +72,114 @@ def test_wrong_settings_are_one_line_with_a_way_out(overrides: list[str], messag
     assert "\n" not in str(caught.value)
 
 
-def test_openmmlab_options() -> None:
-    run = resolve(None, ["--cfg-options", "train.epochs=3", "optim.betas=(0.8,0.9)", "--data.group", r"(.*?)_c(\d+)"])
-    assert (run.train.epochs, run.optim.betas, run.data.group) == (3, (0.8, 0.9), r"(.*?)_c(\d+)")
+@pytest.mark.parametrize(
+    ("section", "values", "message"),
+    [
+        (Optim, {"milestones": [0, 5], "factors": [1]}, "give each milestone its factor"),
+        (Optim, {"schedule": "steps"}, "begin with 0"),
+        (Optim, {"schedule": "steps", "milestones": [5], "factors": [1]}, "begin with 0"),
+        (Optim, {"dampening": 0.5}, "exclude each other"),
+        (Train, {"accelerator": "cpu", "precision": "fp16"}, "fp16 needs a GPU"),
+        (Train, {"strategy": "fsdp", "ema": 0.9}, "choose one"),
+        (Distil, {"teacher": ["x"], "teacher_weights": [1, 2]}, "give one each"),
+        (Distil, {"teacher": ["x"], "cache": "c", "beta": 1}, "keeps logits only"),
+        (Distil, {"teacher": ["x", "y"], "gamma": 1}, "with one teacher"),
+        (Distil, {"form": "released", "loss": "dkd"}, "alone"),
+        (Distil, {"standardise": True, "loss": "dist"}, "correlations"),
+    ],
+)
+def test_a_section_refuses_what_contradicts_in_it(
+    section: type[Section], values: dict[str, object], message: str
+) -> None:
+    """On its own, and as part of a run in the same words."""
+    with pytest.raises(ValueError, match=message) as alone:
+        section.model_validate(values)
+    name = section.__name__.lower()
+    given = values | ({"teacher": ["x"]} if name == "distil" and "teacher" not in values else {})
+    objective = {"objective": "distil"} if name == "distil" else {}
+    with pytest.raises(ConfigError) as inside:
+        validate({name: given, **objective}, "r")
+    assert str(inside.value).removeprefix("r: ") in str(alone.value)
 
 
-@pytest.mark.parametrize("text", ["{width: 8, deep: [1, 2]}", "[1, [2, x]]", "1e-4", "no", "a b", "-3", "nothing"])
-def test_values_of_overrides_are_yaml(text: str) -> None:
-    assert parse_value(text, "test") == parse_yaml(text, "test") or text == "no"
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ("--optim.warmup_epochs 9 --train.epochs 5", "warmup_epochs 9 is longer than train.epochs 5"),
+        ("--multigrid.long --train.ema 0.9", "train.ema cannot follow"),
+        ("--multigrid.short --train.strategy fsdp", "train.strategy fsdp cannot follow"),
+        ("--multigrid.short --objective distil --distil.teacher x --distil.cache c", "distil.cache cannot follow"),
+        ("--multigrid.long --train.accumulate 2", "train.accumulate cannot follow"),
+        ("--objective distil", "needs a teacher"),
+        ("--distil.teacher x", "set --objective distil"),
+        ("--data.multi_label --objective token_labels", "for one class per video"),
+        ("--data.multi_label --model.options.activation softmax", "activation is softmax"),
+    ],
+)
+def test_sections_that_contradict_each_other_are_refused(settings: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        resolve(None, settings.split())
 
 
 def test_unknown_recipe_suggests_a_near_one() -> None:
     with pytest.raises(ConfigError, match="did you mean ucf101_vfl_net"):
         resolve("ucf101_vflnet")
+
+
+def test_a_recipe_file_may_have_any_name(tmp_path: Path) -> None:
+    for file, name in {"my run (2).yaml": "my-run-2-", "..x.yaml": "x", "ä.yml": "ä", "()…yaml.yml": "yaml"}.items():
+        (tmp_path / file).write_text("seed: 3")
+        run = resolve(tmp_path / file)
+        assert (run.name, run.seed) == (name, 3)
+
+
+@pytest.mark.parametrize("name", ["..", ".", "", "../x", "a/b", "a\\b", "-x", ".x", "a b", "a\n", "+", "a\0"])
+def test_names_stay_inside_the_folder_of_runs(name: str) -> None:
+    with pytest.raises(ConfigError, match="begins with a letter or digit"):
+        resolve(None, [f"--name={name}"])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"seed: [1", "not YAML"),
+        (b"\xff\xfe", "not YAML|UTF-8"),
+        (b"- 1", "is a mapping of settings"),
+        (b"seed: 1\nseed: 2", "line 2: seed is given a second time"),
+        (b"a: &a [x]\nb: *a", r"line 2: \*a is an alias"),
+        (b"seed: 2020-13-01", "month"),
+        (b"seed: " + b"[" * 100_000, "line 1: nested more than"),
+        (b"seed: " + b"{a: " * 1_000 + b"}" * 1_000, "line 1: nested more than"),
+        (b"seed: !!python/object:os.system {}", "not YAML"),
+        (b"1: 2", "1"),
+        (b"seed: " + b"x" * 10_000, "valid integer"),
+        (b"optim: {nesterov: true, dampening: 0.5}", r"yaml: optim.dampening 0.5 and optim.nesterov exclude"),
+    ],
+)
+def test_unfit_recipes_are_one_line(content: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_bytes(content)
+    with pytest.raises(ConfigError, match=message) as caught:
+        resolve(tmp_path / "r.yaml")
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
+
+
+def test_a_billion_laughs_are_not_laughed() -> None:
+    lines = ["a0: &a0 [lol]"] + [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 10)]
+    with pytest.raises(ConfigError, match="is an alias"):
+        parse_yaml("\n".join(lines), "laughs")
+
+
+def test_long_digits_are_read_in_linear_time() -> None:
+    began = time.process_time()
+    assert parse_yaml("1" * 100_000 + "x", "test") == "1" * 100_000 + "x"
+    assert time.process_time() - began < 1
+
+
+def test_what_is_written_is_read_again() -> None:
+    """Also where one list occurs twice, for which YAML has aliases."""
+    shared = [1, 2]
+    run = Run(model=Model(options={"a": shared, "b": shared}), train=Train(ema=1e-5))
+    assert Run.model_validate(parse_yaml(run.to_yaml(), "test")) == run
 
 
 def test_yaml_numbers_with_exponent_are_numbers() -> None:

@@ -13,7 +13,7 @@ _HOMES = {
     "predict": "vidstill.inference.predictor",
     "resolve": "vidstill.config",
     "train": "vidstill.training.run",
-    "test": "vidstill.training.run",
+    "test": "vidstill.tasks.testing",
     "evaluate": "vidstill.evaluation.testing",
     "read_annotations": "vidstill.data.annotations",
 }

@@ -9,7 +9,8 @@ import inspect
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from json import dumps
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,6 +18,10 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from vidstill.config import ConfigError, recipe_names, resolve
+from vidstill.files import atomic
+from vidstill.terminal import UnforeseenError, closed_streams, foreseen, keep_traceback, one_line, plain, whole_output
+from vidstill.terminal import complain as _complain
+from vidstill.terminal import say as _say
 
 Settings = Annotated[tuple[str, ...], tyro.conf.Suppress]
 
@@ -28,10 +33,12 @@ def demo(*, out: Path = Path("runs"), seed: int = 0) -> None:
         out: folder of the run folders
         seed: of the data, the weights and the order
     """
-    from vidstill.demo import run_demo
+    with _goes_on(lambda: True):
+        from vidstill.demo import run_demo
 
-    with _progress() as report:
-        _last(run_demo(out, seed, report, _say))
+        with _progress() as report:
+            page = run_demo(out, seed, report, _say)
+    _last(page)
 
 
 def train(
@@ -50,10 +57,11 @@ def train(
     if print_config:
         sys.stdout.write(run.to_yaml())
         return
-    from vidstill.training.run import train as start
+    with _goes_on((run.folder / "last.pt").exists, log=run.folder / "train.log"):
+        from vidstill.training.run import train as start
 
-    with _progress() as report:
-        folder = start(run, report)
+        with _progress() as report:
+            folder = start(run, report)
     _last(folder / "report.html")
 
 
@@ -106,11 +114,11 @@ def test(
         _say(scored.summary())
         return _last(out)
     assert model is not None
-    from vidstill.training.run import test as start
+    from vidstill.tasks.testing import test as start
 
     with _progress() as report:
-        folder, scored = start(model, settings, clips=clips, crops=crops, report=report)
-    _say(scored.summary())
+        folder, result = start(model, settings, clips=clips, crops=crops, report=report)
+    _say(result.summary())
     _last(folder / "report.html")
 
 
@@ -239,7 +247,7 @@ def check(
     Args:
         data: folder or csv; more about it as --data.format, --data.classes and so on
         workers: processes; default one per core
-        out: csv of what is broken and why
+        out: csv of the videos with something to say about them, the worst first
     """
     from vidstill.data.check import check_data
 
@@ -254,7 +262,7 @@ def check(
 
 
 def bench(
-    runs: tyro.conf.Positional[tuple[str, ...]] = (),
+    sources: tyro.conf.Positional[tuple[str, ...]] = (),
     *,
     models: str | None = None,
     out: Path = Path("bench"),
@@ -268,49 +276,45 @@ def bench(
     """Compare models: accuracy, size, GMACs, milliseconds per clip, memory; as table, chart and page.
 
     Args:
-        runs: run folders or .safetensors files; those that differ in the seed alone are one row
-        models: registered models too, by shell pattern; all of them where no run is given
+        sources: run folders or .safetensors files, of which those that differ in the seed alone are one row; recipes by
+            name, shell pattern ("k400_*") or .yaml file, with random weights at the clip of their test
+        models: registered models too, by shell pattern; all of them where no source is given
         out: folder of bench.html, bench.md, bench.csv and pareto.svg
         device: cpu, cuda, cuda:1, or meta for sizes and GMACs alone
         frames: frames of the clip; default each model's own
         size: side of the clip in pixels; default each model's own
-        threads: of the CPU; default PyTorch's choice
+        threads: of the CPU; default as many as pay, found by measuring
         repeats: forwards that the time is the median of
         bf16: measure in bfloat16
     """
-    from rich.table import Table
-
-    from vidstill.reporting.bench import DETAILS, table
+    from vidstill.reporting.bench import DETAILS, notes, table
     from vidstill.reporting.bench import bench as compare
 
     with _progress() as report:
         rows, page = compare(
-            runs, models, out=out, device=device, frames=frames, size=size, threads=threads, repeats=repeats,
+            sources, models, out=out, device=device, frames=frames, size=size, threads=threads, repeats=repeats,
             bf16=bf16, report=report,
         )  # fmt: skip
-    columns = {title: column for title, column in table(rows).items() if title not in DETAILS}
-    shown = Table(*columns, box=None, header_style="bold")
-    shown.columns[0].no_wrap = True
-    for cells in zip(*columns.values(), strict=True):
-        shown.add_row(*(cell.shown for cell in cells))
-    _say(shown)
+    _say(_shown(table(rows), DETAILS))
+    for note in notes(rows):
+        _say(note)
     _last(page)
 
 
-def models(pattern: tyro.conf.Positional[str] = "*") -> None:
-    """List the models with their size, cost and published accuracy.
+def models(pattern: tyro.conf.Positional[str] = "*", *, page: Path | None = None) -> None:
+    """List the models, and what was published with which network, clip and cost.
 
     Args:
-        pattern: shell pattern, e.g. "*focal*"
+        pattern: name or shell pattern of models and recipes, e.g. "*focal*" or k400_slowfast_r50
+        page: nothing is listed; all tables go into this Markdown page, between its two marks
     """
-    from rich.table import Table
+    from vidstill.reporting.models import DETAILS, tables, write_page
 
-    from vidstill.models.catalogue import matching
-
-    table = Table("model", "parameters", "GMACs", "input", "published top-1", box=None, header_style="bold")
-    for name, entry in matching(pattern).items():
-        table.add_row(name, f"{entry.parameters / 1e6:.1f} M", f"{entry.gmacs:.1f}", entry.input, entry.published)
-    _say(table)
+    if page is not None:
+        write_page(page)
+        return _last(page)
+    for table in tables(pattern):
+        _say(_shown(table, DETAILS))
 
 
 def recipes() -> None:
@@ -330,43 +334,73 @@ VERBS: dict[str, Callable[..., None]] = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one verb. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C."""
-    verb, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
-    if verb in ("-h", "--help"):
-        sys.stdout.write(_overview())
-        return
-    if verb not in VERBS:
-        _complain(f"no command {verb!r}; there are {', '.join(VERBS)}")
-        raise SystemExit(2)
-    function = VERBS[verb]
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    verb, *rest = [argument for argument in given if argument != "--debug"] or ["--help"]
+    with whole_output():
+        if verb in ("-h", "--help"):
+            sys.stdout.write(_overview())
+        elif verb not in VERBS:
+            _complain(f"no command {verb!r}; there are {', '.join(VERBS)}")
+            raise SystemExit(2)
+        elif code := _run(verb, rest, debug="--debug" in given):
+            raise SystemExit(code)
+
+
+def _run(verb: str, arguments: list[str], debug: bool) -> int:
+    """The exit code of a verb, after a line about what went wrong."""
+    function, log = VERBS[verb], None
     try:
         if "settings" in inspect.signature(function).parameters:
-            settings, rest = _split_settings(function, rest)
+            settings, arguments = _split_settings(function, arguments)
             function = functools.partial(function, settings=settings)
-        tyro.cli(function, prog=f"vidstill {verb}", args=rest, config=(tyro.conf.FlagCreatePairsOff,))
-    except ConfigError as error:
-        _complain(str(error))
-        raise SystemExit(2) from None
-    except (ValueError, ImportError, OSError) as error:
-        _complain(" ".join(str(error).split()) or type(error).__name__)
-        raise SystemExit(1) from None
+        tyro.cli(function, prog=f"vidstill {verb}", args=arguments, config=(tyro.conf.FlagCreatePairsOff,))
+        return 0
+    except KeyboardInterrupt as stopped:
+        _complain(str(stopped) or "stopped")
+        return 130
+    except Exception as caught:
+        if isinstance(caught, BrokenPipeError) and closed_streams():
+            raise
+        error = caught.__cause__ if isinstance(caught, UnforeseenError) and caught.__cause__ else caught
+        log = caught.log if isinstance(caught, UnforeseenError) else None
+        kept = None
+        if debug:
+            traceback.print_exception(error)
+        elif not foreseen(error):
+            kept = keep_traceback(error, log)
+        _complain(one_line(error) + (f"; the traceback is in {kept}, --debug shows it" if kept else ""))
+        return 2 if isinstance(error, ConfigError) else 1
+
+
+@contextlib.contextmanager
+def _goes_on(saved: Callable[[], bool], log: Path | None = None) -> Iterator[None]:
+    """For a run that starts where it stopped, if something is `saved`, and keeps a `log`."""
+    try:
+        yield
     except KeyboardInterrupt:
-        _complain("stopped; the same command goes on from here")
-        raise SystemExit(130) from None
+        raise KeyboardInterrupt("stopped; the same command goes on from here" if saved() else "stopped") from None
+    except Exception as error:
+        if log is None or foreseen(error):
+            raise
+        raise UnforeseenError(log) from error
 
 
 def _split_settings(function: Callable[..., None], arguments: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
-    """Arguments that are not the verb's own are settings of the run (`--train.batch 4`, `--name x`)."""
-    own = {name.replace("_", "-") for name in inspect.signature(function).parameters} | {"help", "from"}
+    """Arguments that are not the verb's own are settings of the run (`--train.batch 4`, `--name x`), as are all the
+    pairs after OpenMMLab's `--cfg-options`."""
+    own = {name.replace("_", "-") for name in inspect.signature(function).parameters if name != "settings"}
     settings: list[str] = []
     rest: list[str] = []
-    taken = rest
+    option = ""  # a setting that may have a value next
     for argument in arguments:
         if argument.startswith("--"):
             key = argument[2:].partition("=")[0].replace("_", "-")
-            taken = rest if key in own else settings
-            taken.append(argument)
-        elif taken is settings and settings and settings[-1].startswith("--") and "=" not in settings[-1]:
+            is_own = key in own | {"help", "from"}
+            option = "" if is_own or "=" in argument else key
+            (rest if is_own else settings).append(argument)
+        elif option and (option != "cfg-options" or "=" in argument):
             settings.append(argument)
+            option = option if option == "cfg-options" else ""
         else:
             rest.append(argument)
     return tuple(settings), rest
@@ -374,41 +408,41 @@ def _split_settings(function: Callable[..., None], arguments: Sequence[str]) -> 
 
 def _overview() -> str:
     lines = [f"  {name:9} {(inspect.getdoc(verb) or '').splitlines()[0]}\n" for name, verb in VERBS.items()]
-    return f"usage: vidstill COMMAND [--help] …\n\n{''.join(lines)}"
+    debug = "With any command: --debug shows the traceback of an error.\n"
+    return f"usage: vidstill COMMAND [--help] [--debug] …\n\n{''.join(lines)}\n{debug}"
 
 
-def _say(renderable: Any) -> None:
+def _shown(columns: Mapping[str, Sequence[Any]], details: Sequence[str]) -> Any:
+    """Columns of cells as a table for the terminal, without `details` where that is too narrow."""
     from rich.console import Console
+    from rich.table import Table
 
-    Console(highlight=False, markup=False).print(renderable, soft_wrap=isinstance(renderable, str))
-
-
-def _complain(message: str) -> None:
-    sys.stderr.write(f"vidstill: {message}\n")
+    console, drawn = Console(), Table()
+    unbounded = console.options.update(max_width=10_000)
+    for left_out in ((), details):
+        kept = {title: column for title, column in columns.items() if title not in left_out}
+        drawn = Table(*kept, box=None, header_style="bold")
+        drawn.columns[0].no_wrap = True
+        for cells in zip(*kept.values(), strict=True):
+            drawn.add_row(*(cell.shown for cell in cells))
+        if console.measure(drawn, options=unbounded).maximum <= console.width:
+            break
+    return drawn
 
 
 def _last(path: Path) -> None:
     """Where the output went, said once by a run of many processes."""
     if all(os.environ.get(rank, "0") == "0" for rank in ("RANK", "LOCAL_RANK", "NODE_RANK")):
-        sys.stdout.write(f"{path}\n")
+        sys.stdout.write(f"{plain(str(path))}\n")
 
 
 def _write_json(target: str, value: Any) -> None:
-    """To a file, whole or not at all, or to the terminal ("-"). Bytes of file names that are not UTF-8 are escaped."""
+    """A file, or "-" for the terminal, in characters that any has. What is not Unicode in a name is escaped."""
     if target == "-":
-        utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
-        text = dumps(value, indent=1, ensure_ascii=not utf8) + "\n"
-        sys.stdout.write(text.encode("utf-8", "backslashreplace").decode())
-        return
-    from vidstill.files import atomic
-
-    with atomic(Path(target)) as file:
-        file.write((dumps(value, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace"))
-
-
-def _printable(text: str) -> str:
-    """Bytes of file names that are not UTF-8 escaped."""
-    return text.encode("utf-8", "backslashreplace").decode()
+        sys.stdout.write(dumps(value, indent=1) + "\n")
+    else:
+        with atomic(Path(target)) as file:
+            file.write(dumps(value, indent=1, ensure_ascii=False).encode(errors="backslashreplace") + b"\n")
 
 
 def _prediction_table(predictions: Sequence[Any], top_k: int) -> Any:
@@ -419,7 +453,7 @@ def _prediction_table(predictions: Sequence[Any], top_k: int) -> Any:
     for prediction in predictions:
         (first, score), *others = prediction.top(top_k)
         table.add_row(
-            first, f"{score:.3f}", "  ".join(f"{name} {s:.3f}" for name, s in others), _printable(prediction.source)
+            first, f"{score:.3f}", "  ".join(f"{name} {s:.3f}" for name, s in others), plain(prediction.source)
         )
     return table
 
@@ -437,11 +471,11 @@ def _progress() -> Iterator[Callable[[dict[str, Any]], None]]:
         tasks: dict[str, Any] = {}
 
         def report(event: dict[str, Any]) -> None:
-            what, finished = event["what"], event["done"] >= event["total"]
+            what, finished = plain(event["what"]), event["done"] >= event["total"]
             if what not in tasks:
                 tasks[what] = progress.add_task(what, detail="")
             progress.update(
-                tasks[what], completed=event["done"], total=event["total"], detail=_printable(event.get("detail", "")),
+                tasks[what], completed=event["done"], total=event["total"], detail=plain(event.get("detail", "")),
                 visible=not finished,
             )  # fmt: skip
 
@@ -453,7 +487,9 @@ def _logged_to(console: Any) -> Iterator[None]:
     class Lines(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             style = "yellow" if record.levelno >= logging.WARNING else None
-            console.print(record.getMessage(), style=style, markup=False, highlight=False, soft_wrap=True)
+            console.print(
+                plain(record.getMessage(), keep="\n"), style=style, markup=False, highlight=False, soft_wrap=True
+            )
 
     logger, handler = logging.getLogger("vidstill"), Lines()
     level, propagate = logger.level, logger.propagate

@@ -1,16 +1,19 @@
-"""What a run is: typed, two levels deep, read from YAML and dotted overrides."""
+"""What a run is: typed sections, two levels deep, each of which checks itself."""
 
 from __future__ import annotations
 
-import contextlib
 import difflib
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from vidstill.overrides import ConfigError, parse_yaml, put_all, split_overrides
+from vidstill.overrides import parse_value as parse_value
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -24,10 +27,6 @@ FORMER_NAMES = {
 }  # fmt: skip
 
 
-class ConfigError(ValueError):
-    """A recipe or an override that cannot be used: the message is one line and says how to mend it."""
-
-
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", validate_assignment=True)
 
@@ -35,8 +34,8 @@ class Section(BaseModel):
 class Data(Section):
     """Where the labelled videos are and how they are divided."""
 
-    root: Path = Field(Path(), description="folder that the paths of the annotations are relative to")
-    format: Literal["auto", "folders", "csv", "ucf101", "hmdb51", "jester", "kinetics", "synthetic"] = "auto"
+    root: Path = Field(Path(), description="folder that all paths here, and those of the lists, are relative to")
+    format: str = Field("auto", description="folders, csv, ucf101 …, see docs/data.md; auto: what lies in root")
     train: Path | None = Field(None, description="csv of the training videos")
     val: Path | None = Field(None, description="csv of the validation videos")
     test: Path | None = Field(None, description="csv of the test videos; the validation videos when absent")
@@ -52,6 +51,12 @@ class Data(Section):
     )
     on_error: OnError = Field("replace", description="what to do with a video that does not decode")
 
+    @field_validator("root", "train", "val", "test", "splits", "classes")
+    @classmethod
+    def _of_home(cls, path: Path | str | None) -> Path | str | None:
+        """`~` is the home folder."""
+        return path if path is None else type(path)(os.path.expanduser(path))  # noqa: PTH111 - of text too
+
 
 class Model(Section):
     """Which network, from which weights."""
@@ -62,28 +67,44 @@ class Model(Section):
     head: Literal["error", "fresh"] = Field("fresh", description="a classifier of another size: refuse or draw anew")
 
 
+Level = Annotated[float, Field(ge=-1000, le=1000)]  # of a colour, 0 … 255
+Deviation = Annotated[float, Field(ge=1e-3, le=1000)]
+MOST_PIXELS = 2**28  # of one clip: 3 GB as float32, five times what any published model sees
+
+
 class Clip(Section):
     """What one input clip is; also what a model says of itself as `model.input`. Not to be changed: copy it with
     `clip.model_copy(update={"frames": 16})`."""
 
     model_config = ConfigDict(frozen=True)
 
-    frames: int = Field(8, ge=1)
-    interval: int = Field(4, ge=1, description="frames from one to the next; segments: shortens the video")
-    size: int = Field(224, ge=8, description="side of the square input, pixels")
+    frames: int = Field(8, ge=1, le=1024)
+    interval: int = Field(4, ge=1, le=1024, description="frames from one to the next; segments: shortens the video")
+    size: int = Field(224, ge=8, le=2048, description="side of the square input, pixels")
     sampling: Literal[
         "segments", "tsm_segments", "uniform_sample_frames",
         "dense", "dense_looped", "sample_frames", "dense_sample_frames", "timed_window",
     ] = Field("segments", description="the first three show the whole video: docs/data.md")  # fmt: skip
     fps: float | None = Field(
-        None, gt=0, description="timed_window: rate in which `interval` counts; null: the video's own"
+        None, gt=0, le=1000, description="timed_window: rate in which `interval` counts; null: the video's own"
     )
     views: Literal["opencv", "torch", "pillow"] = Field(
         "opencv", description="resizing of a test: to whole grey levels; unrounded (SlowFast); with antialiasing"
     )
-    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
-    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
-    seconds: float | None = Field(None, gt=0, description="usual length of the training videos; set by training")
+    mean: tuple[Level, Level, Level] = (123.675, 116.28, 103.53)
+    std: tuple[Deviation, Deviation, Deviation] = (58.395, 57.12, 57.375)
+    seconds: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="usual length of the training videos; set by training"
+    )
+
+    @model_validator(mode="after")
+    def _fits_into_memory(self) -> Clip:
+        if self.frames * self.size**2 > MOST_PIXELS:
+            raise ValueError(
+                f"clip.frames {self.frames} of clip.size {self.size} are {self.frames * self.size**2:.1e} pixels, more "
+                f"than {MOST_PIXELS:.1e}: lower the one or the other"
+            )
+        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -155,7 +176,9 @@ class Optim(Section):
     grouping: Literal["combined", "longest"] = Field(
         "combined", description="where several keys fit: multiply all, or take the longest alone (OpenMMLab)"
     )
-    schedule: Literal["cosine", "epoch_cosine", "exact_cosine", "linear", "step", "steps", "constant"] = "cosine"
+    schedule: Literal[
+        "cosine", "epoch_cosine", "iteration_cosine", "exact_cosine", "linear", "step", "steps", "constant"
+    ] = "cosine"
     milestones: list[float] = Field(default_factory=list, description="steps: epochs at which the next factor counts")
     factors: list[float] = Field(default_factory=list, description="steps: of the rate, from each milestone on")
     warmup_epochs: float = Field(0, ge=0)
@@ -165,6 +188,19 @@ class Optim(Section):
     decay_epochs: float = Field(30, gt=0, description="step schedule")
     decay_rate: float = Field(0.1, gt=0, description="step schedule")
     clip_grad: float | None = Field(5.0, gt=0, description="largest gradient norm")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Optim:
+        if len(self.factors) < len(self.milestones):
+            raise ValueError(
+                f"optim.milestones has {len(self.milestones)} epochs and optim.factors {len(self.factors)} numbers: "
+                "give each milestone its factor"
+            )
+        if self.schedule == "steps" and self.milestones[:1] != [0]:
+            raise ValueError("optim.schedule steps needs optim.milestones that begin with 0, e.g. [0, 44, 88]")
+        if self.nesterov and self.dampening:
+            raise ValueError(f"optim.dampening {self.dampening:g} and optim.nesterov exclude each other")
+        return self
 
 
 class Train(Section):
@@ -188,6 +224,14 @@ class Train(Section):
     precise_norms: int = Field(0, ge=0, description="batches that measure batch norms anew after every epoch")
     validate_every: int = Field(1, ge=1, description="epochs between validations; always after the last")
     save_every: int = Field(0, ge=0, description="steps between checkpoints inside an epoch; 0: only after epochs")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Train:
+        if self.accelerator == "cpu" and self.precision == "fp16":
+            raise ValueError("train.precision fp16 needs a GPU: with train.accelerator cpu use fp32 or bf16")
+        if self.strategy == "fsdp" and self.ema is not None:
+            raise ValueError("train.strategy fsdp shards the weights and train.ema keeps a whole copy: choose one")
+        return self
 
 
 class Test(Section):
@@ -222,7 +266,7 @@ class Distil(Section):
     loss: Literal["kl", "dkd", "dist"] = Field("kl", description="how logits are compared")
     dkd_beta: float = Field(8.0, ge=0, description="dkd: weight of the classes that are not the label's")
     standardise: bool = Field(False, description="kl, dkd: z-scored logits, so that temperature is in deviations")
-    form: Literal["forward", "released"] = Field("forward", description="kl: released as DVFL-Net's code has it")
+    kl: Literal["forward", "released"] = Field("forward", description="which; released: as DVFL-Net's code has it")
     beta: float = Field(0.0, ge=0, description="weight of the spatial modulators' distance (focal models)")
     gamma: float = Field(0.0, ge=0, description="weight of the temporal modulators' distance (focal models)")
     stages: list[int] = Field([-1], min_length=1, description="stages whose last block's modulators are compared")
@@ -235,9 +279,11 @@ class Distil(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _one_teacher(cls, values: Any) -> Any:
+    def _earlier_forms(cls, values: Any) -> Any:
         if isinstance(values, dict) and isinstance(values.get("teacher"), str):
-            return {**values, "teacher": [values["teacher"]]}
+            values = {**values, "teacher": [values["teacher"]]}
+        if isinstance(values, dict) and "form" in values:  # as files of earlier runs have it
+            values = {"kl": values["form"], **{key: value for key, value in values.items() if key != "form"}}
         return values
 
     @model_validator(mode="after")
@@ -252,8 +298,8 @@ class Distil(Section):
             raise ValueError("distil.cache keeps logits only: leave it out, or beta, gamma and features")
         if len(self.teacher) > 1 and inside:
             raise ValueError("distil.beta, gamma and features compare with one teacher: name one, or leave them out")
-        if self.form == "released" and (self.loss != "kl" or self.standardise):
-            raise ValueError("distil.form released goes with distil.loss kl alone")
+        if self.kl == "released" and (self.loss != "kl" or self.standardise):
+            raise ValueError("distil.kl released goes with distil.loss kl alone")
         if self.standardise and self.loss == "dist":
             raise ValueError("distil.loss dist compares correlations, which distil.standardise leaves as they are")
         return self
@@ -272,7 +318,7 @@ class TokenLabels(Section):
 class Run(Section):
     """One run: a recipe with its overrides resolved."""
 
-    name: str = Field("run", pattern=r"^[\w.+-]+$", description="folder under `out`")
+    name: str = Field("run", description="folder under `out`")
     out: Path = Path("runs")
     seed: int = Field(0, ge=0)
     objective: Literal["recognise", "distil", "token_labels"] = "recognise"
@@ -291,66 +337,58 @@ class Run(Section):
     def folder(self) -> Path:
         return self.out / self.name
 
+    @field_validator("name")
+    @classmethod
+    def _names_a_folder(cls, name: str) -> str:
+        if not re.fullmatch(r"\w[\w.+-]*", name):
+            raise ValueError("a run's name, which names its folder, begins with a letter or digit; . + - may follow")
+        return name
+
     @model_validator(mode="after")
-    def _consistent(self) -> Run:
-        if self.optim.warmup_epochs > self.train.epochs:
-            raise ValueError(
-                f"optim.warmup_epochs {self.optim.warmup_epochs:g} is longer than train.epochs {self.train.epochs}: "
-                "lower the one or raise the other"
-            )
-        if len(self.optim.factors) < len(self.optim.milestones):
-            raise ValueError(
-                f"optim.milestones has {len(self.optim.milestones)} epochs and optim.factors {len(self.optim.factors)} "
-                "numbers: give each milestone its factor"
-            )
-        if self.optim.schedule == "steps" and self.optim.milestones[:1] != [0]:
-            raise ValueError("optim.schedule steps needs optim.milestones that begin with 0, e.g. [0, 44, 88]")
-        whole = {"train.ema": self.train.ema, "train.strategy fsdp": self.train.strategy == "fsdp",
-                 "distil.cache": self.distil.cache, "train.accumulate": self.train.accumulate > 1}  # fmt: skip
-        if (self.multigrid.long or self.multigrid.short) and any(whole.values()):
-            other = next(name for name, given in whole.items() if given)
-            raise ValueError(f"multigrid changes the batches of a run, which {other} cannot follow: choose one")
-        if self.optim.nesterov and self.optim.dampening:
-            raise ValueError(f"optim.dampening {self.optim.dampening:g} and optim.nesterov exclude each other")
-        if self.objective == "distil" and not self.distil.teacher:
-            raise ValueError("objective distil needs a teacher: --distil.teacher RUN_FOLDER_OR_FILE")
-        if self.objective != "distil" and self.distil.teacher:
-            raise ValueError(f"distil.teacher is given but the objective is {self.objective}: set --objective distil")
-        if self.data.multi_label and self.objective != "recognise":
-            raise ValueError(
-                f"objective {self.objective} compares softmaxes, which are for one class per video: take objective "
-                "recognise, or leave data.multi_label out"
-            )
-        if self.data.multi_label and (scores := self.model.options.get("activation", "sigmoid")) != "sigmoid":
-            raise ValueError(
-                f"data.multi_label makes the scores sigmoids, model.options.activation is {scores}: drop one"
-            )
-        if self.train.accelerator == "cpu" and self.train.precision == "fp16":
-            raise ValueError("train.precision fp16 needs a GPU: with train.accelerator cpu use fp32 or bf16")
-        if self.train.strategy == "fsdp" and self.train.ema is not None:
-            raise ValueError("train.strategy fsdp shards the weights and train.ema keeps a whole copy: choose one")
+    def _sections_agree(self) -> Run:
+        for contradictory, message in _contradictions(self):
+            if contradictory:
+                raise ValueError(message)
         return self
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2 floats: plain PyYAML reads `1e-4` as a string."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)([eE][-+]?\d+)?$|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN|NAN)$"),
-    list("-+0123456789."),
-)
-
-
-def parse_yaml(text: str, source: str) -> Any:
-    try:
-        return yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{source}: not YAML: {' '.join(str(error).split())}") from None
+def _contradictions(run: Run) -> list[tuple[bool, str]]:
+    """What sections of a run must not say together, and how to mend it. What a section alone is about it checks."""
+    optim, train, distil, multigrid = run.optim, run.train, run.distil, run.multigrid
+    scores = run.model.options.get("activation", "sigmoid")
+    changing = multigrid.long or multigrid.short
+    cannot_follow = "multigrid changes the batches of a run, which {} cannot follow: choose one"
+    return [
+        (
+            optim.warmup_epochs > train.epochs,
+            f"optim.warmup_epochs {optim.warmup_epochs:g} is longer than train.epochs {train.epochs}: "
+            "lower the one or raise the other",
+        ),
+        (changing and train.ema is not None, cannot_follow.format("train.ema")),
+        (changing and train.strategy == "fsdp", cannot_follow.format("train.strategy fsdp")),
+        (changing and distil.cache is not None, cannot_follow.format("distil.cache")),
+        (changing and train.accumulate > 1, cannot_follow.format("train.accumulate")),
+        (
+            run.objective == "distil" and not distil.teacher,
+            "objective distil needs a teacher: --distil.teacher RUN_FOLDER_OR_FILE",
+        ),
+        (
+            run.objective != "distil" and bool(distil.teacher),
+            f"distil.teacher is given but the objective is {run.objective}: set --objective distil",
+        ),
+        (
+            run.data.multi_label and run.objective != "recognise",
+            f"objective {run.objective} compares softmaxes, which are for one class per video: take objective "
+            "recognise, or leave data.multi_label out",
+        ),
+        (
+            run.data.multi_label and scores != "sigmoid",
+            f"data.multi_label makes the scores sigmoids, model.options.activation is {scores}: drop one",
+        ),
+    ]
 
 
 def recipe_names() -> list[str]:
@@ -365,16 +403,29 @@ def resolve(recipe: str | Path | None = None, overrides: Sequence[str] = ()) -> 
     values: dict[str, Any] = {}
     if recipe is not None:
         path = _find(str(recipe))
-        loaded = parse_yaml(path.read_text(encoding="utf-8"), str(path)) or {}
-        if not isinstance(loaded, dict):
-            raise ConfigError(f"{path}: a recipe is a mapping of settings, this is a {type(loaded).__name__}")
-        values = {"name": path.stem, **loaded}
+        values = {"name": _folder_name(path.stem), **_read_recipe(path)}
     written, name = values.get("objective", "recognise"), values.get("name")
-    put_all(values, overrides)
+    put_all(values, overrides, Run)
     objective = values.get("objective", written)
-    if objective != written and name is not None and not any(re.match("--name(=|$)", token) for token in overrides):
+    if objective != written and name is not None and "name" not in dict(split_overrides(overrides)):
         values["name"] = f"{name}-{objective}"  # the student's run is not the plain one
     return validate(values, str(recipe or "settings"))
+
+
+def _read_recipe(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: a recipe is a text file in UTF-8, this is something else") from None
+    loaded = parse_yaml(text, str(path)) or {}
+    if not isinstance(loaded, dict):
+        raise ConfigError(f"{path}: a recipe is a mapping of settings, this is a {type(loaded).__name__}")
+    return loaded
+
+
+def _folder_name(stem: str) -> str:
+    """The name of a run for the name of its recipe's file, which may have spaces and the like."""
+    return re.sub(r"[^\w.+-]+", "-", stem).lstrip(".+-") or "run"
 
 
 def validate(values: dict[str, Any], source: str) -> Run:
@@ -396,91 +447,6 @@ def _find(recipe: str) -> Path:
     raise ConfigError(f"no recipe {recipe!r}{_suggest(recipe, recipe_names())}; `vidstill recipes` lists them")
 
 
-def put_all(values: dict[str, Any], overrides: Sequence[str]) -> None:
-    """Put overrides into nested settings; sections that are missing are made, list entries are numbered from 0."""
-    for key, value in _parse_overrides(overrides):
-        _put(values, key, value)
-
-
-def _parse_overrides(tokens: Sequence[str]) -> list[tuple[str, Any]]:
-    """`--a.b value` and `--a.b=value`; a flag without a value is true. OpenMMLab's `--cfg-options a.b=value …` too."""
-    pairs: list[tuple[str, Any]] = []
-    rest = list(tokens)
-    while rest:
-        token = rest.pop(0)
-        if token == "--cfg-options":
-            while rest and not rest[0].startswith("--") and "=" in rest[0]:
-                rest[0] = f"--{rest[0]}"
-                pairs += _parse_overrides([rest.pop(0)])
-            continue
-        if not token.startswith("--"):
-            raise ConfigError(f"unexpected argument {token!r}: settings are given as --section.key value")
-        key, equals, text = token[2:].partition("=")
-        if not equals:
-            text = rest.pop(0) if rest and not rest[0].startswith("--") else "true"
-        pairs.append((key.replace("-", "_"), parse_value(text, f"--{key}")))
-    return pairs
-
-
-def parse_value(text: str, source: str) -> Any:
-    """The value of an override: YAML, and with it OpenMMLab's `1,2`, `(1,2)` and lists in quotes.
-
-    >>> parse_value("(train,1),(val,0.5)", "--workflow")
-    [('train', 1), ('val', 0.5)]
-    """
-    text = text.strip()
-    if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
-        text = text[1:-1]
-    parts = _split(text)
-    if len(parts) > 1 and not text.startswith("{"):
-        return [parse_value(part, source) for part in parts]
-    inside = _split(text[1:-1])
-    if text[:1] + text[-1:] == "[]":
-        return [parse_value(part, source) for part in inside if part.strip()]
-    if text[:1] + text[-1:] == "()" and len(inside) > 1:  # else a regular expression
-        return tuple(parse_value(part, source) for part in inside if part.strip())
-    for number in (int, float):
-        with contextlib.suppress(ValueError):
-            return number(text)
-    words = {"true": True, "false": False, "none": None, "null": None}
-    if text.lower() in words:
-        return words[text.lower()]
-    return parse_yaml(text, source) if text[:1] in ("{", "[") else text
-
-
-def _split(text: str) -> list[str]:
-    """At the commas outside of all brackets."""
-    parts, depth = [""], 0
-    for letter in text:
-        depth += (letter in "([{") - (letter in ")]}")
-        if letter == "," and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += letter
-    return parts
-
-
-def _put(values: dict[str, Any], key: str, value: Any) -> None:
-    """Raises ConfigError where `key` goes through a single setting, or beyond the end of a list."""
-    *sections, leaf = key.split(".")
-    place: Any = values
-    for section in sections:
-        place = place.setdefault(section, {}) if isinstance(place, dict) else _item(place, section, key)
-        if not isinstance(place, dict | list):
-            raise ConfigError(f"--{key}: {section} is a single setting, not a section")
-    if isinstance(place, dict):
-        place[leaf] = value
-    else:
-        _item(place, leaf, key)
-        place[int(leaf)] = value
-
-
-def _item(place: list[Any], number: str, key: str) -> Any:
-    if not number.isdigit() or int(number) >= len(place):
-        raise ConfigError(f"--{key}: no entry {number}, there are {len(place)}, counted from 0")
-    return place[int(number)]
-
-
 def _explain(error: ValidationError) -> str:
     """The first problem in one line: where, what was given, what is allowed."""
     problem = error.errors()[0]
@@ -489,9 +455,11 @@ def _explain(error: ValidationError) -> str:
     if problem["type"] == "extra_forbidden":
         return f"unknown setting {'.'.join(where)}{_suggest('.'.join(where), _keys(Run))}{more}"
     message = problem["msg"].removeprefix("Value error, ")
-    if not where:
+    if problem["type"] == "value_error" and isinstance(problem["input"], dict | BaseModel):  # of a whole section
         return message + more
-    return f"{'.'.join(where)} = {problem['input']!r}: {message[0].lower()}{message[1:]}{more}"
+    given = repr(problem["input"])
+    shown = given if len(given) <= 100 else f"{given[:99]}…"
+    return f"{'.'.join(where)} = {shown}: {message[0].lower()}{message[1:]}{more}"
 
 
 def _keys(section: type[BaseModel], prefix: str = "") -> list[str]:

@@ -2,15 +2,18 @@
 
 import csv
 import itertools
+import os
 import re
 import shutil
+import socket
 from collections import Counter, defaultdict
 from pathlib import Path
 
 import pytest
 
-from vidstill.config import Data
+from vidstill.config import Data, resolve
 from vidstill.data.annotations import Annotations, Sample, find_problems, multi_hot, read_annotations
+from vidstill.data.duplicates import identify, stat_all
 from vidstill.labels import class_names
 
 
@@ -264,7 +267,9 @@ def test_contradicting_labels(tmp_path: Path) -> None:
     found = {}
     for order in ("ucf101", "ucf101_dvfl"):
         found[order] = [str(problem) for problem in find_problems(read_annotations(Data(root=tmp_path, classes=order)))]
-        assert f"1 videos are listed with different labels: {tmp_path}/elsewhere/1.mp4" in found[order]
+        first, second = class_names(order)[:2]
+        double = f"1 videos are listed with different labels: {tmp_path}/elsewhere/1.mp4 ({first} and {second})"
+        assert double in found[order]
     astray = [text for text in found["ucf101_dvfl"] if text not in found["ucf101"]]
     assert len(astray) == 1
     assert astray[0].startswith("train: 2 of 4 videos lie in a folder named after another class")
@@ -352,10 +357,15 @@ def test_real_folders(shared_data: Path, dataset: str, classes: int, sizes: dict
         path: row["class"] for path, row in rows.items()
     }
     hashes = {split: {rows[s.path]["sha256"]: s.path for s in samples} for split, samples in annotations.splits.items()}
-    copies = [str(hashes["val"][same]) for same in hashes["train"].keys() & hashes["val"].keys()]
-    problems = find_problems(annotations)
-    assert len(problems) == (1 if copies else 0)
-    assert all(copy in str(problems[0]) for copy in copies)
+    leaks = [str(hashes["val"][same]) for same in hashes["train"].keys() & hashes["val"].keys()]
+    copies = {split: len(samples) - len(hashes[split]) for split, samples in annotations.splits.items()}
+    problems = [str(problem) for problem in find_problems(annotations)]
+    assert len(problems) == bool(leaks) + sum(map(bool, copies.values()))
+    assert all(leak in problems[0] for leak in leaks)
+    for split, count in copies.items():
+        assert any(f"{count} of {len(annotations.splits[split])} videos are copies" in p for p in problems) == (
+            count > 0
+        )
 
 
 def test_group_column_of_a_list(shared_data: Path, tmp_path: Path) -> None:
@@ -471,3 +481,175 @@ def test_nested_choice_is_refused_where_nothing_is_left_to_nest(tmp_path: Path) 
     (tmp_path / "test").rename(tmp_path / "another")
     with pytest.raises(ValueError, match="needs training videos"):
         read_annotations(Data(root=tmp_path, nested=True))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_one_clip_under_two_labels_is_seen_in_any_division(tmp_path: Path, seed: int) -> None:
+    write(tmp_path, *(f"{label}/{n}.mp4" for n in range(10) for label in ("run", "walk")))
+    write(tmp_path, "run/x.mp4", "walk/y.mp4", content="the same")
+    write(tmp_path, "run/twin.mp4", "run/twin again.mp4", content="another")
+    annotations = read_annotations(Data(root=tmp_path), seed)
+    texts = "\n".join(str(problem) for problem in find_problems(annotations))
+    assert re.search(r"1 videos are listed with different labels: \S+/[xy]\.mp4 \(\w+\) = \S+/[xy]\.mp4 \(\w+\)", texts)
+    assert "x.mp4 (run)" in texts and "y.mp4 (walk)" in texts
+    assert re.search(r"(leak|copies of others)[^\n]*twin", texts)
+
+
+def test_copies_are_those_of_a_comparison_of_all_pairs(tmp_path: Path) -> None:
+    contents = ["a" * 70_000 + "1", "a" * 70_000 + "2", "a" * 70_000 + "1", "b" * 70_001, "", "", "a" * 70_000 + "2"]
+    for number, content in enumerate(contents):
+        write(tmp_path, f"{number}.mp4", content=content)
+    files = stat_all(sorted(tmp_path.iterdir()))
+    marks = list(identify(files).values())
+    for one, other in itertools.combinations(range(len(contents)), 2):
+        assert (marks[one] == marks[other]) == (contents[one] == contents[other] != "")
+
+
+def test_videos_that_lie_elsewhere_are_counted(tmp_path: Path) -> None:
+    write(tmp_path, *(f"{label}/{n}.mp4" for n in range(5) for label in "ab"))
+    write(tmp_path, "loose.mp4", "a/deep/er/1.mp4", "c/deeper/2.mp4", ".hidden/3.mp4", "a/notes.txt")
+    annotations = read_annotations(Data(root=tmp_path))
+    assert sum(counts(annotations).values()) == 10
+    assert annotations.notes == [
+        "3 videos are not used, for they do not lie at <class>/<video>: loose.mp4, a/deep/er/1.mp4, c/deeper/2.mp4"
+    ]
+    for label in "ab":
+        (tmp_path / "train" / label).mkdir(parents=True)
+        (tmp_path / label / "0.mp4").rename(tmp_path / "train" / label / "0.mp4")
+    (note,) = read_annotations(Data(root=tmp_path)).notes
+    assert note.startswith("11 videos are not used, for they do not lie at <split>/<class>/<video>: loose.mp4")
+
+
+def test_what_is_no_file_is_left_out_of_folders_and_fatal_in_lists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, *(f"{label}/{n}.mp4" for n in range(5) for label in "ab"))
+    os.mkfifo(tmp_path / "a/pipe.mp4")
+    with socket.socket(socket.AF_UNIX) as server:
+        monkeypatch.chdir(tmp_path)  # names of sockets are short
+        server.bind("b/socket.avi")
+    (tmp_path / "b/frames.mp4").mkdir()
+    (tmp_path / "b/null.mkv").symlink_to("/dev/null")
+    (tmp_path / "b/gone.mp4").symlink_to("nowhere.mp4")
+    annotations = read_annotations(Data(root=tmp_path))
+    left_out = str(annotations.notes)
+    for name in ("a/pipe.mp4 is a named pipe", "b/null.mkv is a device", "b/socket.avi is a socket"):
+        assert name in left_out
+    assert sum(counts(annotations).values()) == 11  # a link to nothing is a missing video
+    assert "are missing" in str(find_problems(annotations)[0])
+    (tmp_path / "all.csv").write_text("a/0.mp4,0\na/pipe.mp4,0\nb/1.mp4,1\nb/frames.mp4,1\nb/null.mkv,1\n" * 5)
+    problems = find_problems(read_annotations(Data(root=tmp_path / "all.csv")))
+    assert problems[0].fatal
+    for name in ("pipe.mp4 is a named pipe", "frames.mp4 is a folder", "null.mkv is a device"):
+        assert any(name in str(problem) for problem in problems if problem.fatal)
+
+
+@pytest.mark.parametrize("format", ["folders", "kinetics", "ucf101", "hmdb51", "jester"])
+def test_folders_that_cannot_be_read_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str) -> None:
+    write(tmp_path, *(f"{label}/{label}{n}_000001_000011.mp4" for n in range(5) for label in "ab"), "closed/c.mp4")
+    ids = [f"{label}{n}" for label in "ab" for n in range(5)]
+    (tmp_path / "k.csv").write_text(
+        "label,youtube_id,time_start,time_end,split\n" + "".join(f"{i[0]},{i},1,11,train\n" for i in ids)
+    )
+    (tmp_path / "classInd.txt").write_text("1 a\n2 b\n")
+    for name in ("trainlist01.txt", "testlist01.txt"):
+        (tmp_path / name).write_text("".join(f"{i[0]}/{i}_000001_000011.mp4\n" for i in ids))
+    for name in ("trainlist.txt", "vallist.txt"):
+        (tmp_path / name).write_text("".join(f"{i}_000001_000011 {'ab'.index(i[0])}\n" for i in ids))
+    for label in "ab":
+        lines = (f"{label}{n}_000001_000011.mp4 {1 + n % 2}\n" for n in range(5))
+        (tmp_path / f"{label}_test_split1.txt").write_text("".join(lines))
+    real = os.scandir
+
+    def scandir(path: str | Path) -> object:
+        if Path(path).name == "closed":
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    annotations = read_annotations(Data(root=tmp_path, format=format))
+    assert f"left out: {tmp_path}/closed cannot be read (permission denied)" in annotations.notes
+
+
+def test_paths_of_the_settings_are_relative_to_the_root_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, "here/a.mp4", "here/b.mp4", "here/c.mp4")
+    for folder, first in (("here", 0), (".", 1)):
+        (tmp_path / folder / "lists").mkdir()
+        (tmp_path / folder / "lists/t.csv").write_text(f"a.mp4,{first}\nb.mp4,{1 - first}\n")
+        (tmp_path / folder / "names.txt").write_text(f"{folder} one\n{folder} two\n")
+    (tmp_path / "v.csv").write_text("c.mp4,0\n")
+    monkeypatch.chdir(tmp_path)
+    for root in (Path("here"), tmp_path / "here"):
+        found = read_annotations(Data(root=root, train=Path("lists/t.csv"), val=Path("v.csv"), classes="names.txt"))
+        assert found.classes == ["here one", "here two"]
+        assert [s.label for s in found.splits["train"]] == [0, 1] and counts(found) == {"train": 2, "val": 1}
+
+
+def test_home_is_expanded_in_every_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "r.yaml").write_text("data: {root: ~/set, train: ~/t.csv, splits: ~/lists, classes: ~/names.txt}\n")
+    data = resolve(tmp_path / "r.yaml", ["--data.val", "~/v.csv", "--data.test=~/e.csv"]).data
+    assert data == Data(
+        root=tmp_path / "set", train=tmp_path / "t.csv", splits=tmp_path / "lists", val=tmp_path / "v.csv",
+        test=tmp_path / "e.csv", classes=str(tmp_path / "names.txt"),
+    )  # fmt: skip
+    paths = [name for name, field in Data.model_fields.items() if "Path" in str(field.annotation)]
+    for name in paths:  # a path that is added later, too
+        assert getattr(Data(**{name: "~/x"}), name) == tmp_path / "x"
+
+
+KNOWN = ["walk", "run", "arm wave", "sit"]
+
+
+def known_labels(annotations: Annotations) -> list[tuple[str, tuple[str, ...]]]:
+    assert annotations.classes == KNOWN
+    samples = [sample for split in annotations.splits.values() for sample in split]
+    return sorted((sample.path.name, tuple(KNOWN[label] for label in sample.labels)) for sample in samples)
+
+
+def test_named_labels_may_be_some_of_a_models_in_any_order(tmp_path: Path) -> None:
+    write(tmp_path, "val/Arm_Wave/1.mp4", "val/walk/2.mp4")
+    found = read_annotations(Data(root=tmp_path), known=KNOWN)
+    assert known_labels(found) == [("1.mp4", ("arm wave",)), ("2.mp4", ("walk",))]
+    (tmp_path / "l.csv").write_text("val/Arm_Wave/1.mp4,arm wave\nval/walk/2.mp4,walk\n")
+    assert known_labels(read_annotations(Data(root=tmp_path, test=Path("l.csv")), known=KNOWN)) == known_labels(found)
+    write(tmp_path, "val/wlak/3.mp4")
+    with pytest.raises(
+        ValueError, match=r"wlak: 'wlak' is none of the 4 classes of the model \(did you mean 'walk'\?\)"
+    ):
+        read_annotations(Data(root=tmp_path), known=KNOWN)
+
+
+def test_numbers_are_ids_of_the_model_unless_a_class_list_names_them(tmp_path: Path) -> None:
+    write(tmp_path, "a.mp4", "b.mp4")
+    (tmp_path / "test.csv").write_text("a.mp4,3\nb.mp4,1\n")
+    found = read_annotations(Data(root=tmp_path), known=KNOWN)
+    assert known_labels(found) == [("a.mp4", ("sit",)), ("b.mp4", ("run",))]
+    (tmp_path / "names.txt").write_text("sit\nrun\njump\nwalk\n")
+    found = read_annotations(Data(root=tmp_path, classes="names.txt"), known=KNOWN)
+    assert known_labels(found) == [("a.mp4", ("walk",)), ("b.mp4", ("run",))]
+    (tmp_path / "test.csv").write_text("a.mp4,2\nb.mp4,1\n")
+    with pytest.raises(ValueError, match="line 1: 'jump' is none of the 4 classes of the model"):
+        read_annotations(Data(root=tmp_path, classes="names.txt"), known=KNOWN)
+    (tmp_path / "test.csv").write_text("a.mp4,4\nb.mp4,1\n")
+    with pytest.raises(ValueError, match=r"labels run 1\.\.4: 1-based; subtract one \(allowed are 0\.\.3\)"):
+        read_annotations(Data(root=tmp_path), known=KNOWN)
+
+
+def test_several_labels_are_a_models_too(tmp_path: Path) -> None:
+    found = listed(tmp_path, "a.mp4,sit;walk\nb.mp4,arm wave\n", multi_label=True)
+    assert found.classes == ["arm wave", "sit", "walk"]
+    found = read_annotations(Data(root=tmp_path, multi_label=True), known=KNOWN)
+    assert known_labels(found) == [("a.mp4", ("sit", "walk")), ("b.mp4", ("arm wave",))]
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("split", ["stratified", "group"])
+def test_a_model_changes_no_division(tmp_path: Path, nested: bool, split: str) -> None:
+    write(tmp_path, *(f"{label}/{n % 7}_{n}.mp4" for n in range(21) for label in ("run", "sit", "walk")))
+    data = Data(root=tmp_path, nested=nested, split=split, group=r"(\d+)_")
+    plain, of_model = read_annotations(data, 4), read_annotations(data, 4, known=KNOWN)
+    for name, samples in plain.splits.items():
+        assert [s.path for s in of_model.splits[name]] == [s.path for s in samples]
+        assert [KNOWN[s.label] for s in of_model.splits[name]] == [plain.classes[s.label] for s in samples]
+    assert read_annotations(data, 4, known=plain.classes) == plain

@@ -136,13 +136,11 @@ def test_kinetics_videos_are_found_wherever_they_lie(tmp_path: Path, table: str)
     assert found == {
         "train": [(tmp_path / names[0], 0), (tmp_path / names[2], 1)],
         "val": [(tmp_path / names[1], 0)],
-        "test": [(tmp_path / names[3], 1)],
     }
-    (problem,) = find_problems(annotations)
-    assert not problem.fatal
-    assert str(problem).startswith("train: 1 of 3 listed videos are not in") and "abcdefghij5_000000_000010" in str(
-        problem
-    )
+    gone, unused = find_problems(annotations)
+    assert not gone.fatal and not unused.fatal
+    assert str(gone).startswith("train: 1 of 3 listed videos are not in") and "abcdefghij5_000000_000010" in str(gone)
+    assert str(unused).startswith("test: 1 listed videos are not used, as published figures are on the validation")
 
 
 def test_kinetics_lists_given_as_settings_and_with_a_class_list(tmp_path: Path) -> None:

@@ -44,6 +44,26 @@ def test_test_frames_exist_and_are_in_order(n, clip, clips, seed):
     assert all(in_order(row, n, clip) for row in indices)
 
 
+@pytest.mark.parametrize("kind", get_args(Clip.model_fields["sampling"].annotation))
+@pytest.mark.parametrize(("frames", "interval"), [(1, 1), (2, 3), (4, 1), (5, 4), (8, 2), (16, 3)])
+def test_a_video_of_the_frames_needed_is_the_shortest_with_a_whole_clip(kind: str, frames: int, interval: int) -> None:
+    """Whole: no frame twice where the clip spans the video, else frames as far apart as in a very long one."""
+    clip = Clip(frames=frames, interval=interval, sampling=kind)
+    apart = np.diff(sampling.test_indices(10_000, clip, 1)[0])
+
+    def whole(n: int) -> bool:
+        steps = np.diff(sampling.test_indices(n, clip, 1)[0])
+        return bool((steps > 0).all()) if clip.spans else np.array_equal(steps, apart)
+
+    assert sampling.frames_needed(clip) == max((n for n in range(1, 120) if not whole(n)), default=0) + 1
+
+
+def test_frames_needed_by_a_window_in_seconds() -> None:
+    clip = Clip(frames=8, interval=4, sampling="window", fps=30)
+    for fps, needed in ((30, 32), (60, 64), (15, 16)):
+        assert sampling.frames_needed(clip, sampling.Timing(fps)) == needed
+
+
 @given(st.integers(1, 400), st.sampled_from([1, 2, 4, 8, 16, 32]), st.integers(1, 8), st.sampled_from([1, 2, 4, 8]))
 def test_sparse_clips_divide_each_segment_evenly(n, frames, interval, clips):
     """Exact rational arithmetic; powers of two, so that floats do not round."""

@@ -1,5 +1,9 @@
 """Costs against formulas, known delays and known allocations."""
 
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -7,7 +11,7 @@ from torch import Tensor
 from vidstill.config import Clip
 from vidstill.data.isolated import Lost, isolated
 from vidstill.evaluation import cost
-from vidstill.evaluation.cost import find_device, forward_times, gmacs, measure
+from vidstill.evaluation.cost import choose_threads, find_device, forward_times, gmacs, measure, median_interval
 from vidstill.models.registry import VideoModel, create_model
 
 
@@ -34,6 +38,14 @@ class Waits(VideoModel):
 @pytest.fixture(autouse=True)
 def its_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cost.time, "perf_counter", lambda: Waits.clock)
+
+
+@pytest.fixture
+def four_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -69,13 +81,86 @@ def test_a_form_for_inference_counts_the_same(name: str) -> None:
 
 
 def test_the_time_is_the_median_after_the_warm_up(no_warm_up: None) -> None:
-    found = measure(lambda: Waits([0.2, 0.03, 0.01, 0.02, 0.05, 0.04]), frames=2, size=8, repeats=5)
+    found = measure(lambda: Waits([0.2, 0.03, 0.01, 0.02, 0.05, 0.04]), frames=2, size=8, repeats=5, threads=1)
     assert found.ms == pytest.approx(30)
-    assert (found.ms_low, found.ms_high) == pytest.approx((20, 40))
+    assert (found.ms_low, found.ms_high) == pytest.approx((10, 50))
     assert (found.parameters, found.frames, found.size) == (15, 2, 8)
     assert found.weights_mb == pytest.approx(25 * 4e-6)
     assert found.gmacs == pytest.approx(15e-9)
-    assert found.threads == torch.get_num_threads()
+    assert found.threads == 1 and found.one_thread_ms is None
+
+
+class Scales(Waits):
+    """Takes as long as is said for its number of threads."""
+
+    def __init__(self, by_threads: dict[int, float]) -> None:
+        super().__init__([0.0])
+        self.by_threads, self.asked = by_threads, [0] * 9
+
+    def forward(self, clips: Tensor) -> Tensor:
+        Waits.clock += self.by_threads[torch.get_num_threads()]
+        self.asked[torch.get_num_threads()] += 1
+        return clips.mean((2, 3, 4)) @ self.weight
+
+
+@pytest.mark.parametrize(("by_threads", "chosen"), [
+    ({1: 0.0053, 2: 0.688, 4: 0.688}, 1),  # threads that wait for each other on a busy machine
+    ({1: 1.0, 2: 0.55, 4: 0.30}, 4),
+    ({1: 1.0, 2: 0.55, 4: 0.54}, 2),  # not worth it
+    ({1: 1.0, 2: 0.95, 4: 0.1}, 1),
+    ({1: 9.0, 2: 5.0, 4: 3.0}, 4),
+])  # fmt: skip
+def test_as_many_threads_as_pay(four_threads: None, by_threads: dict[int, float], chosen: int) -> None:
+    model = Scales(by_threads)
+    assert choose_threads(lambda: model(torch.zeros(1, 3, 1, 2, 2))) == chosen
+    assert torch.get_num_threads() == 4, "the caller's number stays"
+    assert sum(model.asked) <= 12
+    if max(by_threads.values()) >= 1:
+        assert max(model.asked) <= 4 and model.asked[1] == 2, "long passes are run once to warm up and once to count"
+
+
+def test_one_thread_is_not_measured_where_there_is_no_other() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        assert choose_threads(lambda: pytest.fail("nothing to choose")) == 1
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_time_is_that_of_the_chosen_threads_with_one_thread_beside_it(four_threads: None, no_warm_up: None) -> None:
+    slow = {1: 0.0053, 2: 0.688, 4: 0.688}
+    found = measure(lambda: Scales(slow), frames=2, size=8, repeats=3)
+    assert (found.threads, found.one_thread_ms) == (1, None) and found.ms == pytest.approx(5.3)
+    asked = measure(lambda: Scales(slow), frames=2, size=8, repeats=3, threads=2)
+    assert (asked.threads, asked.ms, asked.one_thread_ms) == (2, pytest.approx(688), pytest.approx(5.3))
+    assert torch.get_num_threads() == 4
+
+
+def test_the_share_of_a_core_is_told(no_warm_up: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that got a core half of the time."""
+    monkeypatch.setattr(cost.time, "process_time", lambda: Waits.clock / 2)
+    found = measure(lambda: Waits([0.01]), frames=2, size=8, repeats=3)
+    assert found.cpu_share == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(("count", "place"), [(1, 0), (5, 0), (6, 0), (8, 0), (9, 1), (10, 1), (12, 2), (30, 9)])
+def test_the_interval_of_a_median_is_the_textbooks(count: int, place: int) -> None:
+    """The ranks that tables of the sign test give at 5%, two-sided."""
+    values = list(np.random.default_rng(count).permutation(count))
+    assert median_interval(values) == (place, count - 1 - place)
+
+
+def test_the_interval_holds_the_median_as_often_as_it_says() -> None:
+    """All orders of above and below, counted: 95% at least, and one rank further in no more."""
+    for count in range(6, 13):
+        low, _ = median_interval(list(range(count)))
+        inside = {0: 0, 1: 0}
+        for above in itertools.product((0, 1), repeat=count):
+            for inner in inside:
+                rank = int(low) + inner
+                inside[inner] += rank < sum(above) < count - rank
+        assert inside[0] / 2**count >= 0.95 > inside[1] / 2**count
 
 
 def test_the_warm_up_lasts(monkeypatch: pytest.MonkeyPatch) -> None:

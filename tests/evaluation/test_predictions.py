@@ -1,9 +1,8 @@
 """Predictions: a file that reads back as it was written, one line that tells the result, averages of several."""
 
 import dataclasses
-import io
+import tempfile
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import pytest
@@ -32,13 +31,9 @@ def test_predictions_are_read_back_as_they_were_written(classes: list[str], file
     samples = [Sample(Path(name), int(rng.integers(len(classes)))) for name in files]
     scores = rng.dirichlet(np.ones(len(classes)), len(files)).astype(np.float32)
     written = Evaluation(classes, samples, scores)
-    with mock.patch.object(predictions, "atomic") as opened:
-        file = opened.return_value.__enter__.return_value
-        write_predictions(Path("predictions.csv"), written)
-        data = file.write.call_args.args[0]
-    path = mock.Mock(spec=Path)
-    path.open.return_value = io.TextIOWrapper(io.BytesIO(data), "utf-8", "surrogateescape", newline="")
-    back = read_predictions(path)
+    with tempfile.TemporaryDirectory() as folder:
+        write_predictions(Path(folder, "predictions.csv"), written)
+        back = read_predictions(Path(folder, "predictions.csv"))
     assert back.classes == classes
     assert back.samples == samples
     np.testing.assert_array_equal(back.probabilities, scores)

@@ -8,7 +8,8 @@ import torch
 
 from vidstill.config import Clip
 from vidstill.evaluation.cost import gmacs
-from vidstill.models import focal, packed
+from vidstill.models import focal, focal_packing, layers
+from vidstill.models import model as models
 from vidstill.models.catalogue import CATALOGUE
 from vidstill.models.focal import DropPath, capture_modulators, modulator_map
 from vidstill.models.registry import VideoModel, create_model, list_models
@@ -270,48 +271,31 @@ def test_optimised_logits_are_equal(options: dict[str, object], frames: int) -> 
         assert error <= 3 * allowed + 1e-5 * feature.abs().max(), name
 
 
-needs_packing = pytest.mark.skipif(not packed.can_pack(torch.float32), reason="no x86 CPU with oneDNN")
+needs_packing = pytest.mark.skipif(not layers.can_pack(torch.float32), reason="no x86 CPU with oneDNN")
 
 
 @needs_packing
 def test_optimised_runs_frames_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(focal, "CACHE_BYTES", 100_000)
+    monkeypatch.setattr(focal_packing, "CACHE_BYTES", 100_000)
     model, x = small(width=16), clips(2, 4, 64, 64)
     plain = model(x)
     model.optimise_for_inference()
-    assert model.layers[0].blocks[0].packed < 4 and model(x).requires_grad is False
+    assert model(x).requires_grad is False and model.layers[0].blocks[0].packed < 4
     assert (model(x) - plain).abs().max() <= 1e-5 * plain.abs().max()
 
 
-@needs_packing
-def test_going_back_from_the_optimised_form() -> None:
-    x = clips()
-    for back in (
-        lambda model: model.train().eval(),
-        lambda model: model.load_state_dict(small(seed=5).state_dict()),
-        lambda model: model.double().float(),
-        copy.deepcopy,
-    ):
-        model = small().optimise_for_inference()
-        assert model.packed and model.layers[0].blocks[0].mlp.packed is not None
-        changed = back(model)
-        model = changed if isinstance(changed, VideoModel) else model
-        assert model.packed is None and model.layers[0].blocks[0].mlp.packed is None
-        assert model(x).requires_grad
-
-
 def test_optimised_falls_back_to_the_plain_layers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packed, "can_pack", lambda dtype: False)
+    monkeypatch.setattr(models, "can_pack", lambda dtype: False)
     model, x = small(), clips()
     plain = model(x)
-    assert model.optimise_for_inference().packed is None
+    assert model.optimise_for_inference().packed_for is None
     assert torch.equal(model(x), plain)
 
 
 def test_optimised_in_bfloat16_only_where_the_cpu_has_it(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(packed, "can_pack", lambda dtype: False)
+    monkeypatch.setattr(models, "can_pack", lambda dtype: False)
     with caplog.at_level(logging.WARNING, "vidstill"):
         model = small().optimise_for_inference(bf16=True)
     assert model.norm.weight.dtype == torch.float32 and "no bfloat16 instructions" in caplog.text
@@ -321,7 +305,7 @@ def test_bfloat16_logits() -> None:
     model, x = small(width=16), clips()
     with torch.inference_mode():
         plain = model(x)
-        if packed.can_pack(torch.bfloat16):
+        if layers.can_pack(torch.bfloat16):
             model.optimise_for_inference(bf16=True)
         logits = model.to(torch.bfloat16)(x)
     assert logits.dtype == torch.float32

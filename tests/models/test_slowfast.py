@@ -5,9 +5,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
+from vidstill.evaluation.views import scores_of
 
 from vidstill.config import Clip
-from vidstill.evaluation.engine import scores_of
 from vidstill.models.catalogue import CATALOGUE
 from vidstill.models.convolution import Chain, Conv3d, conv_norm, max_pool
 from vidstill.models.pathways import CMDA, PositionAttention, slow_frames
@@ -207,7 +207,7 @@ def test_slow_frames(frames: int, alpha: int, expected: tuple[int, ...]) -> None
     ("slowfast_shufflenet", {"groups": 5}, "groups 5: there are 1, 2, 3, 4, 8"),
     ("slowfast_r50", {"pathways": ("fastest",)}, "no pathway 'fastest': allowed are slow, fast, c2d, i3d"),
     ("slowfast_r50", {"widht": 8}, r"no option 'widht' \(did you mean width\?\)"),
-    ("slowfast_ghostnet", {"groups": 3}, "no option 'groups'; allowed: width, beta, alpha, dropout"),
+    ("slowfast_ghostnet", {"groups": 3}, "no option 'groups'; allowed: width, beta, in_channels, alpha, dropout"),
     ("slowfast_mobilenetv2", {"width": 0.25}, "a layer from 1 to 0 channels: take a larger width or a smaller beta"),
     ("slowfast_r50", {"width": 4}, "a layer from 3 to 0 channels"),
     ("slowfast_shufflenet", {"beta": 0}, "alpha 4, beta 0: both must be at least 1"),
@@ -224,7 +224,7 @@ def test_wrong_clips() -> None:
         model(clips(6))
     with pytest.raises(ValueError, match=r"clips are \(B,3,T,H,W\), got \(1, 8, 64, 64, 3\)"):
         model(clips().permute(0, 2, 3, 4, 1))
-    with pytest.raises(ValueError, match="8 frames: give at least 16"):
+    with pytest.raises(ValueError, match="8 frames: give a multiple of 16"):
         create_model("shufflenet_3d", 5, width=0.25)(clips(8))
 
 
@@ -249,4 +249,26 @@ def test_reversed_channels() -> None:
 
 def test_input_says_how_clips_are_made() -> None:
     spec = create_model("slowfast_r50", device="meta").input
-    assert isinstance(spec, Clip) and (spec.sampling, spec.views, spec.fps) == ("window", "exact", 30)
+    assert isinstance(spec, Clip) and (spec.sampling, spec.views, spec.fps) == ("timed_window", "torch", 30)
+
+
+def test_c2d_without_pooling_along_time_takes_the_same_weights() -> None:
+    """Released as C2D_NOPOOL: nothing sees two frames, so the logits of frames are averaged before the head."""
+    pooled = create_model("c2d_r50", device="meta", test_window=[8, 224])
+    plain = create_model("c2d_r50", device="meta", test_window=[8, 224], pool_frames=False)
+    shapes = [[(key, value.shape) for key, value in model.state_dict().items()] for model in (pooled, plain)]
+    assert shapes[0] == shapes[1]
+    for frames, model in ((4, pooled), (8, plain)):
+        clip = torch.empty(1, 3, 8, 256, 256, device="meta")
+        assert model.eval().forward_features(clip)["s5.0"].shape == (1, 2048, frames, 8, 8)
+        assert model(clip).shape == (1, 400)
+    small, x = drawn("c2d_r50", {**MICRO, "pool_frames": False}), clips(3)
+    with torch.no_grad():
+        frames = small.forward_features(x)["s5.0"].unbind(2)
+        for frame, alone in zip(frames, x.unbind(2), strict=True):
+            torch.testing.assert_close(small.forward_features(alone.unsqueeze(2))["s5.0"][:, :, 0], frame)
+
+
+def test_reversed_channels_are_of_colours() -> None:
+    with pytest.raises(ValueError, match="reverse_channels swaps red and blue, in_channels is 2: leave it out"):
+        create_model("slow_r50", device="meta", in_channels=2, reverse_channels=True)

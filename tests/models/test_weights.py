@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import vidstill
 from vidstill.config import Clip
@@ -273,16 +276,121 @@ def test_only_what_can_be_loaded_again_is_saved(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("change", "message"), [
     (lambda about: about["architecture"].update(name="nope"), r"best\.json does not describe a model: no model 'nope'"),
-    (lambda about: about["architecture"].update(num_classes=9), r"does not fit .*best\.json.*head\.weight"),
+    (
+        lambda about: (about.pop("classes"), about.update(classes=None), about["architecture"].update(num_classes=9)),
+        r"does not fit .*best\.json: head\.bias is 2 there, is 9 by its description; head\.weight",
+    ),
     (lambda about: about.pop("input"), "does not describe a model"),
     (lambda about: about.update(activation="tanh"), "activation 'tanh': allowed are softmax, sigmoid, relu"),
     (lambda about: about["architecture"]["options"].update(widht=3), "no option 'widht'.*width"),
+    (lambda about: about.update(classes="ab"), "class names are a list of texts, this is a str"),
+    (lambda about: about.update(classes=[1, 2]), "the name of class 0 is a int"),
+    (lambda about: about.update(classes=["a", ""]), "the name of class 1 is a text of 0 letters"),
+    (lambda about: about.update(classes=["a", "b" * 10**6]), "the name of class 1 is a text of 1000000 letters"),
+    (lambda about: about.update(classes=["a"] * 10**6), "the model has 2 outputs but 1000000 class names"),
+    (lambda about: about.update(classes={"a": 1}), "class names are a list"),
+    (lambda about: about["architecture"].update(num_classes=-1), "num_classes -1: give a whole number"),
+    (lambda about: about["architecture"].update(num_classes=2.0), "num_classes 2.0: give a whole number"),
+    (lambda about: about["architecture"].update(num_classes=10**12), "no number up to 100000"),
+    (lambda about: about["architecture"].update(name="vfl_net" * 10**6), "an option of 7000000 letters"),
+    (lambda about: about["architecture"].update(name=["vfl_net"]), "does not describe a model"),
+    (lambda about: about.update(architecture=3), "does not describe a model"),
+    (lambda about: about["architecture"]["options"].update(depths=[100_000] * 4), "larger network than the weights"),
+    (lambda about: about["architecture"]["options"].update(depths=[10**9] * 4), "no number up to 100000"),
+    (lambda about: about["architecture"]["options"].update(depths=[1] * 10**5), "more than 1000 options"),
+    (lambda about: about["architecture"]["options"].update(focal_levels=[10**5] * 4), "larger network"),
+    (lambda about: about["architecture"]["options"].update(width=10**5), r"does not fit"),
+    (lambda about: about["architecture"]["options"].update(drop_rate=float("nan")), "no number up to"),
+    (lambda about: about["architecture"]["options"].update(depths="1121"), "does not describe a model"),
+    (lambda about: about["architecture"]["options"].update(device="cuda"), "does not describe a model"),
+    (lambda about: about["input"].update(frames=10**9), "does not describe a model.*frames"),
+    (lambda about: about["input"].update(frames=1024, size=2048), "pixels, more than"),
+    (lambda about: about["input"].update(size=10**9), "does not describe a model.*size"),
+    (lambda about: about["input"].update(std=[0, 0, 0]), "does not describe a model.*std"),
+    (lambda about: about["input"].update(mean=[float("inf"), 0, 0]), "does not describe a model.*mean"),
+    (lambda about: about["input"].update(seconds=float("nan")), "does not describe a model.*seconds"),
+    (lambda about: about.update(input=None), "does not describe a model"),
 ])  # fmt: skip
 def test_a_description_that_does_not_fit(tmp_path: Path, change: Any, message: str) -> None:
-    save(small(2), tmp_path / "best")
+    model = small(2)
+    model.classes = ["a", "b"]
+    save(model, tmp_path / "best")
     about = json.loads((tmp_path / "best.json").read_text())
     change(about)
     (tmp_path / "best.json").write_text(json.dumps(about))
     with pytest.raises(ValueError, match=message) as error:
         vidstill.load(tmp_path)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("key", "value", "message"), [
+    ("head.weight", torch.nan, "1 weights are not finite: head.weight"),
+    ("head.bias", -torch.inf, "1 weights are not finite: head.bias"),
+    ("s1.bn.running_var", -1.0, r"1 variances are negative: s1\.pathway0_stem\.bn\.running_var"),
+])  # fmt: skip
+def test_weights_that_say_nothing_are_refused(tmp_path: Path, key: str, value: float, message: str) -> None:
+    resnet = create_model("slow_r50", 2, width=8, depths=(1, 1, 1, 1))
+    model = resnet if key.startswith("s1") else small(2)
+    key = key.replace("s1.", "s1.pathway0_stem.")
+    model.state_dict()[key].view(-1)[0] = value
+    save(model, tmp_path / "best")
+    with pytest.raises(ValueError, match=message) as error:
+        vidstill.load(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.int32, torch.bool])
+def test_weights_of_a_foreign_type_are_refused(tmp_path: Path, dtype: torch.dtype) -> None:
+    path = save(small(2), tmp_path / "best")
+    state = safetensors.torch.load_file(path)
+    safetensors.torch.save_file({**state, "head.bias": state["head.bias"].to(dtype)}, path)
+    with pytest.raises(ValueError, match=r"weights of the types .*not of one floating type"):
+        vidstill.load(tmp_path)
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.just([10**5] * 4),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@pytest.fixture(scope="module")
+def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("honest")
+    model = small(2, depths=(1, 1), focal_levels=(2, 1), focal_windows=(3, 3))
+    model.classes = ["a", "b"]
+    save(model, folder / "best")
+    return folder
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_whatever_a_description_says_it_loads_or_is_refused_in_one_line(honest: Path, data: st.DataObject) -> None:
+    text = (honest / "best.json").read_text()
+    about = json.loads(text)
+    places = [(about, key) for key in about]
+    places += [(about[section], key) for section in ("architecture", "input") for key in about[section]]
+    places += [(about["architecture"]["options"], key) for key in (*about["architecture"]["options"], "mlp_ratio")]
+    for place, key in data.draw(st.lists(st.sampled_from(places), min_size=1, max_size=2)):
+        place[key] = data.draw(VALUES)
+    (honest / "best.json").write_text(json.dumps(about))
+    try:
+        model = vidstill.load(honest)
+    except ValueError as error:
+        assert "\n" not in str(error) and len(str(error)) < 1000
+    else:
+        frames = min(model.input.frames, 4)
+        with torch.no_grad():
+            assert model(torch.zeros(1, 3, frames, 32, 32)).isfinite().all()
+    finally:
+        (honest / "best.json").write_text(text)
+
+
+def test_a_description_that_never_ends(honest: Path, tmp_path: Path) -> None:
+    (tmp_path / "best.safetensors").write_bytes((honest / "best.safetensors").read_bytes())
+    for text in ("[" * 10**5, "{}" + " " * (17 << 20), "[1, 2]", "3", "", '{"architecture": ' * 5000):
+        (tmp_path / "best.json").write_text(text)
+        with pytest.raises(ValueError, match=r"best\.json does not describe a model") as error:
+            vidstill.load(tmp_path)
+        assert "\n" not in str(error.value)

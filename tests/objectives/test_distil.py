@@ -1,5 +1,6 @@
 """Distillation losses against formulas written in another way; the objective and its teachers."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -103,7 +104,7 @@ def network(width: int, **options: object) -> nn.Module:
 
 def batch(*teachers: Tensor) -> dict[str, object]:
     clips = torch.randn(3, 3, 4, 32, 32)
-    return {"clips": clips, "targets": torch.tensor([0, 1, 2]), "teacher_clips": list(teachers) or [clips], "moment": 0}
+    return {"clips": clips, "targets": torch.tensor([0, 1, 2]), "teacher_clips": list(teachers) or [clips], "number": 0}
 
 
 def test_the_teacher_is_no_part_of_the_module_and_saves_no_bytes() -> None:
@@ -199,10 +200,36 @@ def test_a_released_file_needs_its_network_and_its_head(tmp_path: Path) -> None:
     [
         ({"teacher_weights": [1, 2]}, "give one each"),
         ({"cache": "c", "beta": 1}, "logits only"),
-        ({"form": "released", "loss": "dkd"}, "kl alone"),
+        ({"kl": "released", "loss": "dkd"}, "kl alone"),
         ({"loss": "dist", "standardise": True}, "correlations"),
     ],
 )
 def test_contradictions_are_named(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Settings(teacher=["t"], **options)
+
+
+def test_remote_teachers_are_told_apart_and_named_by_their_whole_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two files of one repository, each with its description; what is downloaded is what is hashed."""
+    for name in ("one", "other"):
+        model = vidstill.create_model("vfl_net", 3, width=8, **NARROW)
+        model.classes = list("abc")
+        save(model, tmp_path / name)
+    asked: list[tuple[str, str]] = []
+
+    def download(repository: str, name: str) -> str:
+        asked.append((repository, name))
+        return str(tmp_path / name)
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    sources = ["hf://owner/repo/one.safetensors", "hf://owner/repo/other.safetensors"]
+    teachers = load_teachers(Settings(teacher=sources), list("abc"), Clip(), CPU)
+    digests = [hashlib.sha256((tmp_path / f"{name}.safetensors").read_bytes()).hexdigest() for name in ("one", "other")]
+    assert [teacher.sha256 for teacher in teachers] == [digest[:16] for digest in digests]
+    assert [teacher.source for teacher in teachers] == sources
+    assert set(asked) == {("owner/repo", f"{name}.{suffix}") for name in ("one", "other")
+                          for suffix in ("safetensors", "json")}  # fmt: skip
+    again = vidstill.load(Path(sources[0]))  # a Path has lost a slash
+    assert all(torch.equal(value, again.state_dict()[key]) for key, value in teachers[0].model.state_dict().items())

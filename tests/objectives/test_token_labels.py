@@ -114,9 +114,8 @@ def test_a_whole_run(small: list[str], tmp_path: Any) -> None:
         *small, "--objective", "token_labels", "--token_labels.annotator", json.dumps(about),
         "--model.name", "dualformer_tiny", "--model.options", json.dumps({**options, "token_head": True}),
         "--clip.sampling", "sample_frames", "--clip.interval", "1", "--clip.size", "64",
-        "--optim.schedule", "epoch_cosine", "--optim.multipliers", "{backbone: {lr: 0.1}}",
-        "--train.epochs", "1", "--augment.mixup", "0",
-        "--augment.cutmix", "0",
+        "--optim.schedule", "epoch_cosine", "--optim.multipliers", "{backbone: {lr: 0.1}}", "--train.epochs", "1",
+        "--augment.mixup", "0", "--augment.cutmix", "0",
     ]  # fmt: skip
     folder = train(resolve(None, settings))
     model: Any = load(folder)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from fill import clip
 from focal_model import filled
+from reading import channels_first, kept, named
 from torch import Tensor, nn
 
 from vidstill.evaluation.engine import score_views, view_logits
@@ -22,19 +23,26 @@ from vidstill.models.weights import load_weights
 Golden = dict[str, Any]
 Arrays = Mapping[str, np.ndarray]
 
+# What the released class takes where its configuration is silent, as far as ours takes another.
+RELEASED_DEFAULTS: Golden = {"qkv_bias": False, "drop_path_rate": 0, "num_heads": [1, 2, 4, 8], "depths": [2, 2, 10, 4]}
+
 
 def build(config: Golden, head: Golden | None = None) -> DualFormer:
     """The network that a golden's config describes, with its head or, where the config is a backbone, without one."""
+    assert config.get("norm_eps", 1e-5) == 1e-5
     config = config.get("model", config)
-    backbone = dict(config.get("backbone", config))
+    backbone = {**RELEASED_DEFAULTS, **config.get("backbone", config)}
     head = head or config.get("cls_head", {"in_channels": backbone["embed_dims"][-1], "num_classes": 0})
     assert backbone.pop("type") == "DualFormer" and backbone.pop("in_chans", 3) == 3
-    backbone.pop("num_classes", None)
+    for unused in ("num_classes", "pretrained", "pretrained2d"):  # of the backbone; weights come from the golden
+        backbone.pop(unused, None)
     assert head["in_channels"] == backbone["embed_dims"][-1] and head.get("spatial_type", "avg") == "avg"
     backbone["token_head"] = head.get("type") == "I3DHead_TL"
     backbone["dropout_ratio"] = head.get("dropout_ratio", 0.5)
-    model = create_model("dualformer_tiny", head["num_classes"], **{"drop_path_rate": 0.0, **backbone}).eval()
+    checkpointing = backbone.pop("use_checkpoint", False)
+    model = create_model("dualformer_tiny", head["num_classes"], **backbone).eval()
     assert isinstance(model, DualFormer)
+    model.checkpointing = checkpointing
     return model
 
 
@@ -58,9 +66,10 @@ def load_filled(model: DualFormer, golden: Golden) -> dict[str, Tensor]:
 
 
 def clips(described: Golden) -> Tensor:
-    """The golden's input (…,3,T,H,W), over channels-last memory as a loader hands it over."""
-    x = torch.from_numpy(clip(described["seed"], tuple(described["shape"])))
-    return x.movedim(-4, -1).contiguous().movedim(-1, -4)
+    """The golden's input (…,3,T,H,W)."""
+    assert described.get("normalised", True)
+    x = clip(described["seed"], tuple(described["shape"]))
+    return channels_first(x, described.get("layout", "NCTHW"))
 
 
 @torch.no_grad()
@@ -86,6 +95,9 @@ def forward(model: DualFormer, x: Tensor) -> dict[str, Tensor]:
         name: y.flatten(1, 3) if re.match("patch|peg", name) else y.permute(0, 4, 1, 2, 3) for name, y in seen.items()
     }
     assert torch.equal(features["features"], outputs["features"])
+    if model.token_head:
+        again, outputs["token_logits"] = model.forward_tokens(x)
+        assert torch.equal(again, logits)
     return {**outputs, "logits": logits}
 
 
@@ -93,7 +105,8 @@ def run_model(golden: Golden, arrays: Arrays) -> None:
     model = build(golden["config"])
     check_keys(model, golden)
     for about, module in (("params", model), ("params_backbone", model.backbone)):
-        assert sum(parameter.numel() for parameter in module.parameters()) == golden[about]
+        if about in golden:
+            assert sum(parameter.numel() for parameter in module.parameters()) == golden[about]
     load_filled(model, golden)
     outputs = forward(model, clips(golden["input"]))
     assert set(golden["outputs"]) == set(arrays)
@@ -101,25 +114,24 @@ def run_model(golden: Golden, arrays: Arrays) -> None:
         ours, expected = outputs[name].numpy(), arrays[name]
         assert list(ours.shape) == about["shape"], name
         atol = golden["tolerance"]["rtol_of_max_abs"] * about["max_abs"]
-        np.testing.assert_allclose(stored(ours, about["stored"]), expected, rtol=0, atol=atol, err_msg=name)
-        assert abs(np.abs(ours).max() - about["max_abs"]) <= atol, name
-
-
-def stored(array: np.ndarray, how: str) -> np.ndarray:
-    """What a golden keeps of an array: "whole" or e.g. "array[:, ::2]"."""
-    steps = re.findall(r"(?<=[\[, ]):(?::(\d+))?", how)
-    return array[tuple(slice(None, None, int(step or 1)) for step in steps)]
+        np.testing.assert_allclose(kept(ours, about["stored"]), expected, rtol=0, atol=atol, err_msg=name)
+        ours_are = {"max_abs": np.abs(ours).max(), "mean": ours.mean(), "std": ours.std(ddof=1)}
+        for statistic in ours_are.keys() & about.keys():
+            assert abs(ours_are[statistic] - about[statistic]) <= atol, (name, statistic)
 
 
 def run_views(golden: Golden, arrays: Arrays) -> None:
     for case in golden["cases"]:
         model = build(golden["config"])
+        check_keys(model, golden)
+        assert sum(parameter.numel() for parameter in model.parameters()) == golden["params"]
         load_filled(model, golden)
         about = {
-            "seed": case.get("input_seed", golden["input"]["seed"]),
-            "shape": case.get("input_shape", golden["input"]["shape"]),
+            **golden["input"],
+            **{name: case[f"input_{name}"] for name in ("seed", "shape") if f"input_{name}" in case},
         }
         average, at_once = case["test_cfg"].get("average_clips"), case["test_cfg"].get("max_testing_views")
+        assert average in ("prob", "score", None)
         features = case["test_cfg"].get("feature_extraction")
         if features:
             model.reset_classifier(0)
@@ -131,6 +143,7 @@ def run_views(golden: Golden, arrays: Arrays) -> None:
             scores = score_views(model, x, at_once=at_once)
         else:
             scores = each.flatten(0, 1) if average is None else each.mean(1)
+        assert list(scores.shape) == case.get("shape", list(scores.shape))
         atol = golden["tolerance"]["atol"]
         np.testing.assert_allclose(scores, arrays[case["name"]], rtol=0, atol=atol, err_msg=case["name"])
 
@@ -145,16 +158,22 @@ def run_inflation(golden: Golden, arrays: Arrays) -> None:
     atol, x = golden["tolerance"]["atol"], clips(golden["input"])
 
     def compare(ours: Tensor, name: str) -> None:
-        np.testing.assert_allclose(ours, arrays[name], rtol=0, atol=atol * max(1.0, np.abs(arrays[name]).max()))
+        expected = arrays[name]
+        np.testing.assert_allclose(ours, expected, rtol=0, atol=atol * max(1.0, np.abs(expected).max()), err_msg=name)
+
+    def compare_features(name: str) -> None:
+        features = model.forward_features(x)["features"]
+        if name in arrays:
+            compare(features[:, :: int(named(golden["stored"], "channel stride", 1))], name)
 
     with torch.no_grad():
-        compare(model.forward_features(x)["features"], "features_mean_init")
+        compare_features("features_mean_init")
         for key, value in model.state_dict().items():
             if key.endswith(".lr.3.weight"):
                 assert torch.allclose(value, torch.tensor(1 / value[0].numel()))
                 stage = int(key.split(".")[2])
                 value.fill_((1 / 16, 1 / 4)[stage])  # as released, whatever the kernel
-        compare(model.forward_features(x)["features"], "features_as_released")
+        compare_features("features_as_released")
     state = {key.removeprefix("backbone."): value for key, value in model.state_dict().items()}
     for key, about in golden["result"].items():
         values = state[key].double()
@@ -162,8 +181,9 @@ def run_inflation(golden: Golden, arrays: Arrays) -> None:
         assert abs(values.sum().item() - about["sum"]) <= 1e-5 * max(1.0, about["abs_sum"]), key
         assert abs(values.abs().sum().item() - about["abs_sum"]) <= 1e-5 * max(1.0, about["abs_sum"]), key
     for key, shape in golden["result_arrays"].items():
+        assert list(arrays[key].shape) == shape
         if not key.startswith("features"):
-            compare(state[key][: shape[0]], key)
+            compare(state[key][: shape[0]], key)  # the first channels are kept
 
 
 def run_gradcam(golden: Golden, arrays: Arrays) -> None:
@@ -184,9 +204,8 @@ def run_gradcam(golden: Golden, arrays: Arrays) -> None:
         assert list(heat.shape) == case["map_shape"] and list(blended.shape) == case["blend_shape"]
         tolerance = golden["tolerance"]
         for ours, name in ((heat, "map"), (blended, "blend")):
-            kept = stored(ours, f"array{case['stored']}")
-            atol = tolerance[f"{name}_atol"]
-            np.testing.assert_allclose(kept, arrays[f"{name}_{case['name']}"], rtol=0, atol=atol, err_msg=case["name"])
+            part, atol = kept(ours, case["stored"]), tolerance[f"{name}_atol"]
+            np.testing.assert_allclose(part, arrays[f"{name}_{case['name']}"], rtol=0, atol=atol, err_msg=case["name"])
             assert abs(ours.mean() - case[f"{name}_mean"]) <= atol
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,6 +13,7 @@ import av
 import numpy as np
 import torch
 from fill import clip as fill_clip
+from reading import channels_first
 
 from vidstill.config import Clip
 from vidstill.data import blending, randaugment, sampling, transforms
@@ -22,34 +24,34 @@ Arrays = Mapping[str, np.ndarray]
 
 
 def run_sampling(golden: dict[str, Any], arrays: Arrays) -> None:
-    for frames in golden["T"]:
-        clip = Clip(frames=frames, interval=golden["frame_interval"])
-        for row, n in enumerate(golden["total_frames"]):
-            seed = golden["seed"] + n
-            np.testing.assert_array_equal(sampling.test_indices(n, clip, 1)[0], arrays[f"T{frames}_test"][row])
-            np.testing.assert_array_equal(
-                sampling.train_indices(n, clip, np.random.RandomState(seed)), arrays[f"T{frames}_train"][row]
-            )
-            np.testing.assert_array_equal(
-                sampling.test_indices(n, clip, 4, np.random.RandomState(seed)).reshape(-1),
-                arrays[f"T{frames}_multiclip4"][row],
-            )
+    for name in arrays:
+        frames, kind, clips = re.fullmatch(r"T(\d+)_(test|train|multiclip)(\d*)", name).groups()  # type: ignore[union-attr]
+        assert int(frames) in golden["T"]
+        clip = Clip(frames=int(frames), interval=golden["frame_interval"])
+        for n, expected in zip(golden["total_frames"], arrays[name], strict=True):
+            rng = np.random.RandomState(golden["seed"] + n)
+            if kind == "train":
+                ours = sampling.train_indices(n, clip, rng)
+            else:
+                ours = sampling.test_indices(n, clip, int(clips or 1), rng if kind == "multiclip" else None)
+            np.testing.assert_array_equal(ours.reshape(-1), expected, err_msg=f"{name} of {n} frames")
 
 
 def run_random_resized_crop(golden: dict[str, Any], arrays: Arrays) -> None:
-    for i, (height, width) in enumerate(golden["shapes_hw"]):
+    scale, ratio = golden.get("scale", (0.08, 1.0)), golden.get("ratio", (3 / 4, 4 / 3))
+    for i, ((height, width), expected) in enumerate(zip(golden["shapes_hw"], arrays["boxes"], strict=True)):
         seed = golden["seed"] + i
-        box = transforms.random_resized_crop(
-            height, width, (0.08, 1.0), (3 / 4, 4 / 3), np.random.RandomState(seed), random.Random(seed)
-        )
-        np.testing.assert_array_equal(box, arrays["boxes"][i])
+        rngs = np.random.RandomState(seed), random.Random(seed)
+        box = transforms.random_resized_crop(height, width, tuple(scale), tuple(ratio), *rngs)
+        np.testing.assert_allclose(box, expected, rtol=0, atol=golden["tolerance"])
 
 
 def run_preprocess(golden: dict[str, Any], arrays: Arrays) -> None:
     """Through a lossless file, so that reading, resizing and cropping are those of a real test."""
     for i, case in enumerate(golden["cases"]):
-        size, crops = case["input_size"], 1 if case["mode"] == "single" else 3
-        frames = _made_frames(**case["frames"])
+        size, crops = case["input_size"], {"single": 1, "three": 3}[case["mode"]]
+        made = case["frames"]
+        frames = _made_frames(made["kind"], made["seed"], made["T"], made["H"], made["W"])
         clip = Clip(frames=len(frames), interval=1, size=size)  # every frame once
         with TemporaryDirectory() as folder:
             path = Path(folder) / "frames.mov"
@@ -61,36 +63,39 @@ def run_preprocess(golden: dict[str, Any], arrays: Arrays) -> None:
         np.testing.assert_allclose(
             resized[0].reshape(-1)[:: case["resized_uint8_flat_stride"]].astype(int),
             arrays[f"case{i}_resized_uint8"].astype(int),
+            rtol=0,
             atol=golden["tolerance"]["uint8"],
         )
         output = transforms.normalise(torch.from_numpy(views), clip.mean, clip.std).transpose(1, 2).flatten(0, 1)
         assert list(output.shape) == case["output_shape"]
-        np.testing.assert_allclose(
-            output.reshape(-1)[:: case["flat_stride"]], arrays[f"case{i}"], atol=golden["tolerance"]["normalised"]
-        )
+        flat = output.reshape(-1)[:: case["flat_stride"]]
+        np.testing.assert_allclose(flat, arrays[f"case{i}"], rtol=0, atol=golden["tolerance"]["normalised"])
 
 
 def run_blending(golden: dict[str, Any], arrays: Arrays) -> None:
-    config, shape = golden["config"], tuple(golden["input"]["shape"])
-    assert golden["input"]["layout"] == "NTCHW"
     for i, case in enumerate(golden["cases"]):
-        clips = torch.from_numpy(fill_clip(case["clip_seed"], shape)).transpose(1, 2)
-        targets = blending.one_hot(torch.tensor(case["labels"]), config["num_classes"], config["smoothing"])
-        perm = torch.tensor(case["permutation"])
-        if case["kind"] == "mixup":
-            blended, targets = blending.mixup(clips, targets, case["drawn_lambda"], perm)
-        else:
-            x1, y1, x2, y2 = box = tuple(case["box_x1_y1_x2_y2"])
-            height, width = shape[-2:]
+        about = {**golden["config"], **golden["input"], **case}
+        layout, shape = about["layout"], tuple(about["shape"])
+        clips = channels_first(fill_clip(about["clip_seed"], shape), layout)
+        height, width = clips.shape[-2:]
+        targets = blending.one_hot(torch.tensor(about["labels"]), about["num_classes"], about["smoothing"])
+        assert about["kind"] in ("mixup", "cutmix", "none")
+        if about["kind"] == "mixup":
+            assert about["effective_lambda"] == about["drawn_lambda"]
+            blended, targets = blending.mixup(clips, targets, about["drawn_lambda"], torch.tensor(about["permutation"]))
+        elif about["kind"] == "cutmix":
+            x1, y1, x2, y2 = box = tuple(about["box_x1_y1_x2_y2"])
             # A box that the frame did not cut has its drawn centre in its middle.
             if min(x1, y1) > 0 and x2 < width and y2 < height:
                 centre = (x1 + x2) // 2, (y1 + y2) // 2
-                assert blending.cutmix_box(height, width, case["drawn_lambda"], *centre) == box
-            assert abs(1 - (x2 - x1) * (y2 - y1) / (height * width) - case["effective_lambda"]) < 1e-12
-            blended, targets = blending.cutmix(clips, targets, box, perm)
-        flat = blended.transpose(1, 2).reshape(-1)[:: case["flat_stride"]]
-        np.testing.assert_allclose(flat, arrays[f"case{i}_clip"], atol=golden["tolerance"])
-        np.testing.assert_allclose(targets, arrays[f"case{i}_target"], atol=golden["tolerance"])
+                assert blending.cutmix_box(height, width, about["drawn_lambda"], *centre) == box
+            assert abs(1 - (x2 - x1) * (y2 - y1) / (height * width) - about["effective_lambda"]) < 1e-12
+            blended, targets = blending.cutmix(clips, targets, box, torch.tensor(about["permutation"]))
+        else:
+            blended = clips
+        flat = (blended.transpose(1, 2) if "TCHW" in layout else blended).reshape(-1)[:: about.get("flat_stride", 1)]
+        np.testing.assert_allclose(flat, arrays[f"case{i}_clip"], rtol=0, atol=golden["tolerance"])
+        np.testing.assert_allclose(targets, arrays[f"case{i}_target"], rtol=0, atol=golden["tolerance"])
 
 
 def run_randaugment_levels(golden: dict[str, Any], arrays: Arrays) -> None:
@@ -113,11 +118,14 @@ def run_multiview_fusion(golden: dict[str, Any], arrays: Arrays) -> None:
     from vidstill.evaluation.engine import fuse
     from vidstill.evaluation.metrics import topk_accuracy
 
+    assert arrays["logits"].shape == tuple(golden[name] for name in ("videos", "views", "classes"))
     scores = fuse(torch.from_numpy(arrays["logits"])).numpy()
-    np.testing.assert_allclose(scores, arrays["summed_probabilities"], atol=golden["tolerance"])
-    for k in (1, 5):
-        percent = 100 * topk_accuracy(scores, np.array(golden["labels"]), k)
-        assert abs(percent - golden[f"top{k}_percent"]) <= golden["tolerance"]
+    np.testing.assert_allclose(scores, arrays["summed_probabilities"], rtol=0, atol=golden["tolerance"])
+    shares = {name: found[1] for name in golden if (found := re.fullmatch(r"top(\d+)_percent", name))}
+    assert shares
+    for name, k in shares.items():
+        percent = 100 * topk_accuracy(scores, np.array(golden["labels"]), int(k))
+        assert abs(percent - golden[name]) <= golden["tolerance"]
 
 
 def write_lossless(path: Path, frames: np.ndarray) -> None:
@@ -129,7 +137,8 @@ def write_lossless(path: Path, frames: np.ndarray) -> None:
         container.mux(stream.encode())
 
 
-def _made_frames(seed: int, T: int, H: int, W: int, kind: str) -> np.ndarray:  # noqa: N803 - the golden's names
+def _made_frames(kind: str, seed: int, T: int, H: int, W: int) -> np.ndarray:  # noqa: N803 - the golden's names
+    assert kind in ("noise", "smooth")
     rng = np.random.RandomState(seed)
     if kind == "noise":
         return rng.randint(0, 256, (T, H, W, 3)).astype(np.uint8)

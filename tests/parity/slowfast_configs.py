@@ -15,6 +15,9 @@ LIGHT = {  # part of the file's name: model, width and groups on Kinetics, and o
     "MOBILENETV2": ("SlowFastMoibleNetV2", (0.5, 1), (1.0, 1)),
     "GHOSTNET": ("SlowFastGhostNet", (1.0, 1), (1.0, 1)),
 }
+CLASSES = {"Jester": 27, "SSv2": 174, "Charades": 157}  # by the folder of the file; Kinetics-400 else
+# Blocks of s4 that keep their kernel along time, of both pathways, by the end of a name with 101 layers.
+TEMPORAL = {"_50_50": (6, 6), "_50_101": (6, 23), "_101_101": (23, 23)}
 NONLOCAL = {"8x8": [[], [1, 3], [1, 3, 5], []], "16x8": [[], [], [6, 13, 20], []]}
 
 
@@ -27,16 +30,19 @@ def configuration(yaml: str, overrides: list[str]) -> Config:
     light = next((LIGHT[part] for part in LIGHT if part in name), None)
     width, groups = light[2 if "Jester" in yaml else 1] if light else (2.0, 1)
     dual, slim = "DUAL" in name, "_4x16_" in name
-    blocks = {50: (3, 4, 6, 3), 101: (3, 4, 6, 3)}[depth]
     pathways = 2 if two else 1
+    whole = 23 if depth == 101 and not two else 6
+    s4 = next((s4 for part, s4 in TEMPORAL.items() if f"R101{part}" in name), (whole, whole))
+    temporal = [[3] * pathways, [4] * pathways, list(s4[:pathways]), [3] * pathways]
+    folder = next((part for part in CLASSES if part in yaml), None)
     places = NONLOCAL["16x8" if "16x8" in name else "8x8"] if "NLN" in name else [[]] * 4
     kernel = 7 if not slim and "NLN" not in name and depth == 50 else 5
     config: Config = {
         "MODEL.MODEL_NAME": light[0] if light else "SlowFastDualAttention" if dual else "SlowFast" if two else "ResNet",
-        "MODEL.ARCH": "slowfast" if two else arch,
-        "MODEL.NUM_CLASSES": 27 if "Jester" in yaml else 400,
+        "MODEL.ARCH": "slowfast" if two else f"{arch}_nopool" if "NOPOOL" in name else arch,
+        "MODEL.NUM_CLASSES": CLASSES[folder] if folder else 400,
         "MODEL.DROPOUT_RATE": 0.5,
-        "MODEL.HEAD_ACT": "softmax",
+        "MODEL.HEAD_ACT": "sigmoid" if folder == "Charades" else "softmax",
         "DATA.NUM_FRAMES": 16 if light else 64 if "16x8" in name else 32 if two else 4 if slim else 8,
         "DATA.CROP_SIZE": 224,
         "DATA.MEAN": [0.45] * 3,
@@ -55,7 +61,7 @@ def configuration(yaml: str, overrides: list[str]) -> Config:
             "WIDTH_PER_GROUP": 64,
             "STRIDE_1X1": False,
             "DEPTH": depth,
-            "NUM_BLOCK_TEMP_KERNEL": [[n] * pathways for n in blocks],
+            "NUM_BLOCK_TEMP_KERNEL": temporal,
             "SPATIAL_STRIDES": [[n] * pathways for n in (1, 2, 2, 2)],
             "SPATIAL_DILATIONS": [[1] * pathways] * 4,
         },

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from fill import clip, fill
+from fill import fill
+from reading import formula
 from slowfast_model import build_from_overrides, filled
 
 from vidstill.models.adapt import Report, inflate
@@ -69,16 +70,20 @@ def run_inflate(golden: Golden, arrays: Arrays) -> None:
 
 
 def run_subbn(golden: Golden, arrays: Arrays) -> None:
-    shape, seed = tuple(golden["shape"]), golden["seed"]
+    shape, recipe = tuple(golden["shape"]), golden["recipe"]
+    (prefix,), (drawn,) = re.findall(r"fill\('(.*?)weight'", recipe), re.findall(r"x = (.*?) for batch item i", recipe)
+    steps = re.findall(r"forward\(([^)]*)\) in train mode", recipe)
+    assert len(steps) == 2 and steps[0] == "x", recipe
     norm = Norm(shape[1], golden["eps"], golden["momentum"])
-    norm.load_state_dict(filled({"weight": [shape[1]], "bias": [shape[1]]}, "subbn."), strict=False)
+    norm.load_state_dict(filled({"weight": [shape[1]], "bias": [shape[1]]}, prefix), strict=False)
     layer = SubNorm(norm, golden["num_splits"]).train()
     assert list(layer.state_dict()) == golden["state_keys"]
-    x = 2 * torch.from_numpy(clip(seed, shape)) + 0.3 * torch.arange(shape[0]).view(-1, 1, 1, 1, 1)
+    item = np.arange(shape[0], dtype=np.float32).reshape(-1, 1, 1, 1, 1)
+    x = torch.from_numpy(formula(drawn, seed=golden["seed"], shape=shape, i=item))
     np.testing.assert_allclose(x, arrays["x"], rtol=0, atol=1e-6)
     with torch.no_grad():
         ours = {"train_out": layer(x)}
-        layer(0.5 * x + 1)
+        layer(formula(steps[1], x=x))
         layer.aggregate()
         ours |= {f"split_{name}": getattr(layer.split_bn, name) for name in ("running_mean", "running_var")}
         ours |= {f"agg_{name}": getattr(layer.bn, name) for name in ("running_mean", "running_var")}

@@ -54,9 +54,9 @@ NOT_YET = {
 class Watched(Mapping[str, np.ndarray]):
     """The arrays of a golden, and which of them nobody looked at."""
 
-    def __init__(self, path: Path) -> None:
-        self.arrays: dict[str, np.ndarray] = dict(np.load(path)) if path.exists() else {}
-        self.unread = set(self.arrays)
+    def __init__(self, arrays: dict[str, np.ndarray]) -> None:
+        self.arrays = arrays
+        self.unread = set(arrays)
 
     def __getitem__(self, name: str) -> np.ndarray:
         self.unread.discard(name)
@@ -79,14 +79,25 @@ def goldens() -> list[Path]:
 
 @pytest.mark.parametrize("path", goldens(), ids=lambda path: path.stem)
 def test_golden(path: Path) -> None:
-    golden = json.loads(path.read_text())
+    golden, arrays = read(path)
     key = golden["family"], golden["kind"]
     if key in NOT_YET:
         pytest.skip(f"{key[0]} {key[1]} is not built yet")
-    assert key in RUNNERS, f"{path.name}: no runner for {key}"
-    arrays = Watched(path.with_suffix(".npz"))
-    RUNNERS[key](golden, arrays)
-    assert not arrays.unread, f"{path.name}: nobody looked at {sorted(arrays.unread)}"
+    check(golden, arrays)
+
+
+def read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    kept = path.with_suffix(".npz")
+    return json.loads(path.read_text()), dict(np.load(kept)) if kept.exists() else {}
+
+
+def check(golden: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+    """Through the runner of its family and kind, which must look at all arrays."""
+    key = golden["family"], golden["kind"]
+    assert key in RUNNERS, f"no runner for {key}"
+    watched = Watched(arrays)
+    RUNNERS[key](golden, watched)
+    assert not watched.unread, f"nobody looked at {sorted(watched.unread)}"
 
 
 def test_there_are_goldens_and_none_is_both_run_and_postponed() -> None:

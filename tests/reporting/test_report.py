@@ -16,7 +16,8 @@ from PIL import Image
 from vidstill.config import resolve
 from vidstill.data.annotations import Sample
 from vidstill.evaluation.predictions import Evaluation, write_predictions
-from vidstill.reporting.report import interval, write_report
+from vidstill.reporting.recognition import interval
+from vidstill.reporting.report import write_report
 
 VOID = {"meta", "img", "br"}
 
@@ -194,9 +195,26 @@ def test_several_labels_per_video_are_judged_by_average_precision(tmp_path: Path
     page = Page(write_report(tmp_path))
     assert "mAP 91.7% mean average precision of 2 classes" in page.text
     assert "baseline 66.7%" in page.text and "classes per video 1.3" in page.text
-    assert "Validation mAP mAP 37.5%" in page.text
+    assert "Validation mAP 37.5%" in page.text
     assert "class average precision videos b 83% 2 a 100% 2" in page.text
     assert "Said a 50%, is b 40%" in page.text and "Without test videos: c" in page.text
     assert not any(word in page.text for word in ("top-1", "Confusion", "Calibration"))
     (tmp_path / "predictions.csv").unlink()
     assert "validation mAP 37.5% one view per video" in Page(write_report(tmp_path)).text
+
+
+@pytest.mark.parametrize(("told", "flattered"), [
+    ({"chosen_on_test": True, "tested_split": "val"}, True),
+    ({"chosen_on_test": False, "tested_split": "test"}, False),
+    ({}, False),  # of a run that does not say: nothing is inferred
+])  # fmt: skip
+def test_a_figure_of_the_videos_that_chose_the_epoch_says_so(
+    tmp_path: Path, told: dict[str, Any], flattered: bool
+) -> None:
+    a_run(tmp_path, 6, 20, epochs=7)
+    *rows, test = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    (tmp_path / "metrics.jsonl").write_text("\n".join([*rows, json.dumps({**json.loads(test), **told})]))
+    text = Page(write_report(tmp_path)).text
+    assert ("Best of 7 epochs on these very clips; 95% interval" in text) == flattered, "in the headline"
+    assert ("An honest figure needs --data.nested true" in text) == flattered
+    assert (f"{told.get('tested_split')} split, 4 × 3 views each" in text) == bool(told)

@@ -110,7 +110,7 @@ def test_a_checkpoint_cannot_execute_anything(tmp_path: Path) -> None:
 
 
 def test_two_runs_in_one_folder(tmp_path: Path) -> None:
-    first, second = open_folder(a_run(tmp_path)), open_folder(a_run(tmp_path))
+    first, second = open_folder(a_run(tmp_path)), open_folder(a_run(tmp_path), wait=0)
     with first, pytest.raises(TrainingError, match="another process"), second:
         pass
 

@@ -14,7 +14,7 @@ from vidstill.cli import main
 from vidstill.config import Clip, resolve
 from vidstill.data.annotations import Sample
 from vidstill.data.dataset import TrainClips
-from vidstill.training.loop import prepare
+from vidstill.objectives.recognise import Recognise
 from vidstill.video.encode import write_video
 
 COLOURS = {"blue": (50, 60, 230), "green": (40, 200, 60), "red": (230, 40, 40), "white": (240, 240, 240)}
@@ -114,8 +114,8 @@ def test_batches_are_multi_hot_and_their_targets_blended(videos: Path) -> None:
     assert batch["labels"].tolist() == hot
     model = vidstill.create_model("vfl_net", 4, width=8)
     model.classes = list(COLOURS)
-    for moment in range(4):
-        targets = prepare(batch, run, model, torch.device("cpu"), moment, 0)["targets"]
+    for number in range(4):
+        targets = Recognise(model, True).prepare(batch, run, torch.device("cpu"), number, 0)["targets"]
         assert targets.dtype == torch.float32
         torch.testing.assert_close(targets.sum(1), torch.full((2,), 2.0))
         torch.testing.assert_close(targets[:, 0], targets[:, 1])

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -36,8 +36,8 @@ def assert_same_run(one: Path, other: Path) -> None:
     a, b = read_checkpoint(one), read_checkpoint(other)
     assert a is not None and b is not None
     assert a.keys() == b.keys()
-    for key, value in a["weights"]["model"].items():
-        assert torch.equal(value, b["weights"]["model"][key]), key
+    for key, value in a["weights"]["training"]["model"].items():
+        assert torch.equal(value, b["weights"]["training"]["model"][key]), key
     assert (one / "predictions.csv").read_text() == (other / "predictions.csv").read_text()
 
 
@@ -221,8 +221,48 @@ def test_accumulated_batches_equal_one_large_batch(small: list[str]) -> None:
     )
     a, b = read_checkpoint(one), read_checkpoint(two)
     assert a is not None and b is not None
-    for key, value in a["weights"]["model"].items():
-        torch.testing.assert_close(value, b["weights"]["model"][key], atol=1e-5, rtol=1e-4)
+    for key, value in a["weights"]["training"]["model"].items():
+        torch.testing.assert_close(value, b["weights"]["training"]["model"][key], atol=1e-5, rtol=1e-4)
+
+
+def test_more_accumulation_than_batches_is_refused(small: list[str]) -> None:
+    with pytest.raises(ConfigError, match=r"train\.accumulate 99: an epoch has 4 batches"):
+        vidstill.train(resolve(None, [*small, "--train.accumulate", "99"]))
+
+
+LIGHT = ["--model.name", "slowfast_shufflenetv2", "--model.options", "{width: 0.25, dropout: 0}",
+         "--clip.frames", "8", "--train.batch", "8", "--train.epochs", "1"]  # fmt: skip
+
+
+def statistics_of(folder: Path) -> dict[str, torch.Tensor]:
+    return {key: value for key, value in vidstill.load(folder).state_dict().items() if "running" in key}
+
+
+@pytest.mark.parametrize("ema", [[], ["--train.ema", "0.9"]])
+def test_precise_statistics_are_those_of_the_saved_weights(
+    small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ema: list[str]
+) -> None:
+    """Measured once more on the saved model with the same clips; of averaged weights too."""
+    seen: list[torch.Tensor] = []
+    from vidstill.training import loop
+
+    measure = loop.precise_statistics
+
+    def watched(model: nn.Module, batches: Iterable[torch.Tensor]) -> None:
+        def kept() -> Iterator[torch.Tensor]:
+            for clips in batches:
+                seen.append(clips)
+                yield clips
+
+        measure(model, kept())
+
+    monkeypatch.setattr(loop, "precise_statistics", watched)
+    folder = vidstill.train(resolve(None, [*small, *LIGHT, *ema, "--train.precise_norms", "2"]))
+    saved, again = statistics_of(folder), vidstill.load(folder).train()
+    measure(again, seen)
+    assert len(seen) == 2 and saved
+    for key, value in saved.items():
+        torch.testing.assert_close(value, again.state_dict()[key], atol=1e-5, rtol=1e-4)
 
 
 def in_two_processes(settings: Sequence[str]) -> None:
@@ -233,17 +273,53 @@ def in_two_processes(settings: Sequence[str]) -> None:
 
 
 @pytest.mark.slow
-def test_batch_norms_in_two_processes(small: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("precise", ["0", "2"])
+def test_two_processes_validate_test_and_save_one_model_with_batch_norms(
+    small: list[str], tmp_path: Path, precise: str
+) -> None:
     """After one step: from then on a network with batch norm over a few places goes its own way by rounding alone."""
-    network = ["--model.name", "slowfast_shufflenetv2", "--model.options", "{width: 0.25, dropout: 0}",
-               "--clip.frames", "8", "--train.batch", "8", "--train.epochs", "1"]  # fmt: skip
+    settings = [*small, *LIGHT, "--train.precise_norms", precise]
     for strategy in ("ddp", "fsdp"):
-        in_two_processes([*small, *network, "--train.strategy", strategy, "--name", strategy])
+        in_two_processes([*settings, "--train.strategy", strategy, "--name", strategy])
     assert losses(tmp_path / "ddp") == losses(tmp_path / "fsdp")
     a, b = read_checkpoint(tmp_path / "ddp"), read_checkpoint(tmp_path / "fsdp")
     assert a is not None and b is not None and a["step"] == 1
-    for key, value in a["weights"]["model"].items():
-        torch.testing.assert_close(value, b["weights"]["model"][key], atol=1e-6, rtol=1e-5)
+    for key, value in a["weights"]["training"]["model"].items():
+        torch.testing.assert_close(value, b["weights"]["training"]["model"][key], atol=1e-6, rtol=1e-5)
+    for strategy in ("ddp", "fsdp"):  # what was validated by both processes is what one process loads
+        run = resolve(None, settings)
+        val = vidstill.read_annotations(run.data).splits["val"]
+        alone = vidstill.evaluate(vidstill.load(tmp_path / strategy), val, clips=1, crops=1).metrics
+        validated = next(loss for split, _, loss, _ in losses(tmp_path / strategy) if split == "val")
+        assert alone.loss == pytest.approx(validated, rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_processes_with_batch_norms_go_on_exactly(small: list[str], tmp_path: Path, strategy: str) -> None:
+    """The statistics of every process come back, though the checkpoint holds those of one."""
+    settings = [*small, *LIGHT, "--train.batch", "2", "--train.strategy", strategy, "--train.epochs", "2"]
+    in_two_processes([*settings, "--name", "whole"])
+    whole = read_checkpoint(tmp_path / "whole")
+    assert whole is not None
+    process = subprocess.Popen(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d",
+         "--rdzv-endpoint", "localhost:0", "-m", "vidstill", "train", *settings, "--train.save_every", "1",
+         "--name", "broken"], env=THREADS, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    first = saved_at(tmp_path / "broken")
+    while saved_at(tmp_path / "broken") == first and process.poll() is None:
+        time.sleep(0.005)
+    subprocess.run(["pkill", "--signal", "KILL", "--full", str(tmp_path)], check=True)  # the launcher and its ranks
+    process.wait()
+    saved = read_checkpoint(tmp_path / "broken")
+    assert saved is not None and saved["step"] < whole["step"], "the kill came too late to test anything"
+    in_two_processes([*settings, "--train.save_every", "1", "--name", "broken"])
+    assert losses(tmp_path / "whole") == losses(tmp_path / "broken")
+    after = read_checkpoint(tmp_path / "broken")
+    assert after is not None
+    for key, value in whole["weights"]["training"]["model"].items():
+        assert torch.equal(value, after["weights"]["training"]["model"][key]), key
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
@@ -259,3 +335,17 @@ def test_two_processes_train_like_one(any_objective: list[str], tmp_path: Path, 
         assert loss == pytest.approx(loss2, rel=2e-5)
     paths = [(folder / "predictions.csv").read_text().splitlines() for folder in (one, tmp_path / "two")]
     assert [line.split(",")[:3] for line in paths[0]] == [line.split(",")[:3] for line in paths[1]]
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_cache_of_logits(small: list[str], teacher: Path, tmp_path: Path) -> None:
+    settings = [*small, "--objective", "distil", "--distil.teacher", str(teacher), "--train.batch", "2",
+                "--distil.cache", str(tmp_path / "cache"), "--train.strategy", "ddp"]  # fmt: skip
+    in_two_processes([*settings, "--name", "first"])
+    written = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "cache").glob("*.npy")}
+    assert written.keys() == {f"{what}{rank}.npy" for what in ("logits", "classes", "rows") for rank in (0, 1)}
+    in_two_processes([*settings, "--name", "second"])
+    assert losses(tmp_path / "first") == losses(tmp_path / "second")
+    assert written == {path.name: path.stat().st_mtime_ns for path in (tmp_path / "cache").glob("*.npy")}
+    with pytest.raises(ValueError, match="processes 2 there, 1 here"):
+        vidstill.train(resolve(None, [*settings, "--name", "alone"]))

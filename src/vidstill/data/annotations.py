@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence, Sized
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from itertools import combinations
 from pathlib import Path
 
@@ -15,11 +16,11 @@ import numpy as np
 
 from vidstill.config import Data
 from vidstill.data.division import group_parts, stratified_parts
-from vidstill.data.duplicates import identify, stat_all
+from vidstill.data.duplicates import File, identify, stat_all
 from vidstill.data.formats import read_listing
-from vidstill.data.lists import is_number, split_labels
-from vidstill.data.rows import UNDIVIDED, Listing, Row
-from vidstill.labels import class_indices, class_names, spelling
+from vidstill.data.lists import is_number, placed, split_labels
+from vidstill.data.rows import UNDIVIDED, Listing, Row, few, special
+from vidstill.labels import class_indices, class_names, shipped, spelling
 
 # File names (without suffix) of data sets that cut several videos out of one recording
 _SOURCES = [
@@ -43,6 +44,7 @@ class Sample:
 
     path: Path
     label: int
+    _: KW_ONLY
     group: str | None = None
     more: tuple[int, ...] = ()
 
@@ -63,12 +65,14 @@ def multi_hot(samples: Sequence[Sample], classes: int) -> np.ndarray:
 class Annotations:
     """Class names in order of ids, and the videos of the splits that there are: "train", "val", "test".
 
-    `notes` are what the reader found worth knowing, e.g. listed videos that it left out.
+    `notes` are what the reader found worth knowing, e.g. listed videos that it left out. `undivided`: the videos came
+    without splits, which the settings alone made.
     """
 
     classes: list[str]
     splits: dict[str, list[Sample]]
     notes: list[str] = field(default_factory=list)
+    undivided: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,21 +86,25 @@ class Problem:
         return self.text
 
 
-def read_annotations(data: Data, seed: int = 0) -> Annotations:
+def read_annotations(data: Data, seed: int = 0, known: Sequence[str] | None = None) -> Annotations:
     """The videos that `data` describes, in the order of their list or of their names.
 
     What comes divided stays as it is; official lists give "train" and "test". What does not is cut into `data.folds`
     parts, stratified or by group, of which part `data.fold` is "val": the same on every machine for one seed. With
     `data.nested` what is held out so far is "test", and "val" is cut out of "train" (nested cross-validation).
 
+    `known` are the class names of a model: ids are then its ids, `classes` are all of them, and the videos may be of
+    some of them only. Labels of a list that are numbers without `data.classes` are ids of the model. The parts into
+    which videos are cut do not depend on it.
+
     Raises ValueError, in one line with file and line number, for a format that cannot be told, a label that is no class
     (with the range that is allowed, and whether the labels look 1-based), for several labels of a video without
     `data.multi_label`, or a group pattern that does not fit.
     """
     listing = read_listing(data)
-    classes, labels = _resolve_labels(listing, data)
+    classes, labels = _resolve_labels(listing, data, known)
     splits = {
-        split: [Sample(row.path, labels[row][0], _group(row, data.group), labels[row][1:]) for row in rows]
+        split: [Sample(row.path, labels[row][0], group=_group(row, data.group), more=labels[row][1:]) for row in rows]
         for split, rows in listing.rows.items()
         if rows
     }
@@ -105,34 +113,69 @@ def read_annotations(data: Data, seed: int = 0) -> Annotations:
     if data.nested:
         names = {row.path: row.name for rows in listing.rows.values() for row in rows}
         splits = _nest(splits, names, data, seed)
-    return Annotations(classes, splits, listing.notes)
+    if known is not None and classes != known:
+        splits = _renumber(splits, classes, known)
+        classes = list(known)
+    return Annotations(classes, splits, listing.notes, UNDIVIDED in listing.rows)
 
 
-def _resolve_labels(listing: Listing, data: Data) -> tuple[list[str], dict[Row, tuple[int, ...]]]:
-    """Class names, and the ids of each row. Labels of a list are ids where every one is a number."""
+def _resolve_labels(
+    listing: Listing, data: Data, known: Sequence[str] | None
+) -> tuple[list[str], dict[Row, tuple[int, ...]]]:
+    """Class names, and the ids of each row in their order. Labels of a list are ids where every one is a number.
+
+    The names are those of the data set, unless the model alone (`known`) gives names to ids. Raises ValueError where a
+    label is none of them, or none of the model's.
+    """
     rows = [row for split in listing.rows.values() for row in split]
-    classes = class_names(data.classes) if data.classes else listing.classes
-    written = _written(rows, data.multi_label, classes)
+    classes = _class_list(data) if data.classes else listing.classes
+    written = _written(rows, data.multi_label, classes or known)
     if not listing.named and all(is_number(label) for _, label in written):
+        classes = classes or (list(known) if known is not None else None)
         ids = [(row, int(label)) for row, label in written]
         _check_range(ids, len(classes) if classes else None)
-        return classes or _folder_names(ids), _by_row(ids)
-    classes = classes or sorted({label for _, label in written})
-    known = class_indices(classes)
-    ids = []
-    for row, label in written:
-        index = known.get(label, known.get(spelling(label)))
-        if index is None:
-            near = difflib.get_close_matches(label, classes, 1)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
-            raise ValueError(
-                f"{row.where}: {label!r} is none of the {len(classes)} classes of {data.classes or 'the list'}{hint}"
-            )
-        ids.append((row, index))
+        classes = classes or _folder_names(ids)
+    else:
+        classes = classes or sorted({label for _, label in written})
+        ids = _look_up(written, classes, data.classes or "the list")
+    if known is not None:
+        _look_up([(row, classes[index]) for row, index in ids], known, "the model")
     return classes, _by_row(ids)
 
 
-def _written(rows: Sequence[Row], multi_label: bool, classes: list[str] | None) -> list[tuple[Row, str]]:
+def _class_list(data: Data) -> list[str]:
+    source = str(data.classes)
+    return class_names(source if source in shipped() else placed(data, Path(source)))
+
+
+def _look_up(written: Iterable[tuple[Row, str]], classes: Sequence[str], owner: str) -> list[tuple[Row, int]]:
+    """The id of each label. Raises ValueError, with the nearest name, for one that is none of the classes."""
+    indices = class_indices(classes)
+    ids = []
+    for row, label in written:
+        index = indices.get(label, indices.get(spelling(label)))
+        if index is None:
+            near = difflib.get_close_matches(label, classes, 1)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            raise ValueError(f"{row.where}: {label!r} is none of the {len(classes)} classes of {owner}{hint}")
+        ids.append((row, index))
+    return ids
+
+
+def _renumber(splits: dict[str, list[Sample]], classes: Sequence[str], known: Sequence[str]) -> dict[str, list[Sample]]:
+    """The samples with ids into `known` for those into `classes`."""
+    indices = class_indices(known)
+
+    def of(label: int) -> int:
+        return indices.get(classes[label], indices.get(spelling(classes[label]), -1))
+
+    return {
+        split: [dataclasses.replace(s, label=of(s.label), more=tuple(map(of, s.more))) for s in samples]
+        for split, samples in splits.items()
+    }
+
+
+def _written(rows: Sequence[Row], multi_label: bool, classes: Sequence[str] | None) -> list[tuple[Row, str]]:
     """Each label of each row. Raises ValueError where that is not clear."""
     named = set(classes or ())
     if multi_label and (torn := [name for name in named if ";" in name]):
@@ -261,19 +304,23 @@ def _nest(splits: dict[str, list[Sample]], names: dict[Path, str], data: Data, s
 def find_problems(annotations: Annotations) -> list[Problem]:
     """What speaks against training on these videos, fatal first.
 
-    Fatal: a file that is missing, a label out of range, a single class. Else: a class without training videos, a video
-    listed with different labels or in a folder named after another class, and leaks: a video (same file, or same
-    content) or a source group in two splits. Looks up every file, and opens those whose size occurs in two splits.
+    Fatal: a file that is missing or none to read (a folder, pipe or device), a label out of range, a single class.
+    Else: a class without training videos, a video in a folder named after another class, a video (one file, or one
+    content) with different labels, in two splits, or twice in one, a source group in two splits. Looks up every file,
+    and opens those whose size occurs twice.
     """
     splits = annotations.splits
     paths = list(dict.fromkeys(sample.path for samples in splits.values() for sample in samples))
     files = stat_all(paths)
+    marks = identify(files)
     problems = [
         *_missing(splits, files),
         *_out_of_range(annotations),
         *_without_training(annotations),
-        *_contradictions(annotations),
-        *_shared_videos(splits, files),
+        *_astray(annotations),
+        *_contradictions(annotations, marks),
+        *_shared_videos(splits, marks),
+        *_repeated_videos(annotations, marks),
         *_shared_groups(splits),
         *(Problem(note) for note in annotations.notes),
     ]
@@ -284,17 +331,20 @@ def _missing(splits: dict[str, list[Sample]], files: dict[Path, os.stat_result])
     for split, samples in splits.items():
         missing = [sample.path for sample in samples if sample.path not in files]
         if missing:
-            yield Problem(f"{split}: {_of(missing, samples, 'videos')} are missing: {_few(missing)}", fatal=True)
+            yield Problem(f"{split}: {_of(missing, samples, 'videos')} are missing: {few(missing)}", fatal=True)
+        kinds = [(sample.path, special(files[sample.path].st_mode)) for sample in samples if sample.path in files]
+        if wrong := [f"{path} is {kind}" for path, kind in kinds if kind]:
+            yield Problem(f"{split}: {_of(wrong, samples, 'videos')} are no files to read: {few(wrong)}", fatal=True)
 
 
 def _out_of_range(annotations: Annotations) -> Iterable[Problem]:
     count = len(annotations.classes)
     if count < 2:
-        yield Problem(f"there is only one class: {_few(annotations.classes)}", fatal=True)
+        yield Problem(f"there is only one class: {few(annotations.classes)}", fatal=True)
     for split, samples in annotations.splits.items():
         wrong = [f"{s.path} has {label}" for s in samples for label in s.labels if not 0 <= label < count]
         if wrong:
-            yield Problem(f"{split}: {len(wrong)} labels are not in 0..{count - 1}: {_few(wrong)}", fatal=True)
+            yield Problem(f"{split}: {len(wrong)} labels are not in 0..{count - 1}: {few(wrong)}", fatal=True)
 
 
 def _without_training(annotations: Annotations) -> Iterable[Problem]:
@@ -302,44 +352,67 @@ def _without_training(annotations: Annotations) -> Iterable[Problem]:
         present = {label for sample in annotations.splits["train"] for label in sample.labels}
         empty = [name for label, name in enumerate(annotations.classes) if label not in present]
         if empty:
-            yield Problem(f"train: {_of(empty, annotations.classes, 'classes')} have no video: {_few(empty)}")
+            yield Problem(f"train: {_of(empty, annotations.classes, 'classes')} have no video: {few(empty)}")
 
 
-def _contradictions(annotations: Annotations) -> Iterable[Problem]:
-    """Videos listed with different labels, and videos in a folder that is named after another class than theirs."""
+def _astray(annotations: Annotations) -> Iterable[Problem]:
+    """Videos in a folder that is named after another class than theirs."""
     classes = annotations.classes
     known = {name: label for label, name in enumerate(classes)}
-    labels: dict[Path, set[frozenset[int]]] = defaultdict(set)
     for split, samples in annotations.splits.items():
-        astray = []
-        for sample in samples:
-            labels[sample.path].add(frozenset(sample.labels))
-            folder = sample.path.parent.name
-            if known.get(folder, sample.label) not in sample.labels and 0 <= sample.label < len(classes):
-                astray.append(f"{sample.path} is {classes[sample.label]}")
+        astray = [
+            f"{sample.path} is {classes[sample.label]}"
+            for sample in samples
+            if known.get(sample.path.parent.name, sample.label) not in sample.labels
+            and 0 <= sample.label < len(classes)
+        ]
         if astray:
             yield Problem(
-                f"{split}: {_of(astray, samples, 'videos')} lie in a folder named after another class: {_few(astray)}; "
+                f"{split}: {_of(astray, samples, 'videos')} lie in a folder named after another class: {few(astray)}; "
                 "is data.classes in the order of these labels?"
             )
-    double = [path for path, given in labels.items() if len(given) > 1]
-    if double:
-        yield Problem(f"{len(double)} videos are listed with different labels: {_few(double)}")
 
 
-def _shared_videos(splits: dict[str, list[Sample]], files: dict[Path, os.stat_result]) -> Iterable[Problem]:
-    where: dict[Path, set[str]] = defaultdict(set)
-    for split, samples in splits.items():
+def _contradictions(annotations: Annotations, marks: dict[Path, File]) -> Iterable[Problem]:
+    """Videos with different labels, in one split or in several, under one name or under several."""
+    labels: dict[Path | File, dict[frozenset[int], Sample]] = defaultdict(dict)
+    for samples in annotations.splits.values():
         for sample in samples:
-            where[sample.path].add(split)
-    marks = identify(files, where)
+            labels[marks.get(sample.path, sample.path)].setdefault(frozenset(sample.labels), sample)
+    double = []
+    for given in labels.values():
+        names: dict[Path, list[str]] = defaultdict(list)
+        for sample in given.values():
+            names[sample.path].append(class_text(annotations, sample))
+        if len(given) > 1:
+            double.append(" = ".join(f"{path} ({' and '.join(classes)})" for path, classes in names.items()))
+    if double:
+        yield Problem(f"{len(double)} videos are listed with different labels: {few(double)}")
+
+
+def _shared_videos(splits: dict[str, list[Sample]], marks: dict[Path, File]) -> Iterable[Problem]:
     for first, second in combinations(splits, 2):
         known = {marks[sample.path]: sample.path for sample in splits[first] if sample.path in marks}
         pairs = [(sample.path, known.get(marks[sample.path])) for sample in splits[second] if sample.path in marks]
         shared = [str(path) if path == other else f"{path} = {other}" for path, other in pairs if other]
         if shared:
             yield Problem(
-                f"leak: {_of(shared, splits[second], f'videos of {second}')} are in {first} too: {_few(shared)}"
+                f"leak: {_of(shared, splits[second], f'videos of {second}')} are in {first} too: {few(shared)}"
+            )
+
+
+def _repeated_videos(annotations: Annotations, marks: dict[Path, File]) -> Iterable[Problem]:
+    """Videos that a split has twice with the same labels: another division would put them into two splits."""
+    for split, samples in annotations.splits.items():
+        first: dict[tuple[Path | File, frozenset[int]], Path] = {}
+        repeated = []
+        for sample in samples:
+            other = first.setdefault((marks.get(sample.path, sample.path), frozenset(sample.labels)), sample.path)
+            if other != sample.path:
+                repeated.append(f"{sample.path} = {other}")
+        if repeated:
+            yield Problem(
+                f"{split}: {_of(repeated, samples, 'videos')} are copies of others in {split}: {few(repeated)}"
             )
 
 
@@ -351,13 +424,15 @@ def _shared_groups(splits: dict[str, list[Sample]]) -> Iterable[Problem]:
             videos = sum(sample.group in known for sample in splits[second])
             yield Problem(
                 f"leak: {_of(shared, groups, f'groups of {second}')} ({videos} of {len(splits[second])} videos) "
-                f"are in {first} too: {_few(shared)}"
+                f"are in {first} too: {few(shared)}"
             )
+
+
+def class_text(annotations: Annotations, sample: Sample) -> str:
+    """The class names of a video, as a list writes them; its numbers where they are out of range."""
+    classes = dict(enumerate(annotations.classes))
+    return ";".join(classes.get(label, str(label)) for label in sample.labels)
 
 
 def _of(some: Sized, among: Sized, what: str) -> str:
     return f"{len(some)} of {len(among)} {what}"
-
-
-def _few(items: Sequence[object]) -> str:
-    return ", ".join(map(str, items[:3])) + (" …" if items[3:] else "")

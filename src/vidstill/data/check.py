@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from vidstill.config import Clip, Run
-from vidstill.data.annotations import Annotations, Problem, Sample, find_problems, read_annotations
+from vidstill.data.annotations import Annotations, Problem, Sample, class_text, find_problems, read_annotations
 from vidstill.data.isolated import Lost, isolated
-from vidstill.files import atomic
-from vidstill.video.decode import FramesMissing, count_frames, probe
-from vidstill.video.index import open_video
+from vidstill.data.rows import special
+from vidstill.data.sampling import Timing, frames_needed
+from vidstill.files import write_csv
+from vidstill.video.decode import FramesMissing, VideoError, count_frames, probe
+from vidstill.video.index import open_video, packets
 
-Kind = Literal["broken", "damaged", "short", "differs"]
+Kind = Literal["broken", "damaged", "differs", "short", "harmless"]  # the most serious first
 Verdict = tuple[Kind, float, str]  # with how much is left, so that the worst of a kind comes first
+
+_MEANING: dict[Kind, str] = {
+    "broken": "not one frame decodes, training takes others in their place; get them anew or remove them",
+    "damaged": "the decode ends in an error, training takes the frames before it; get them anew",
+    "differs": "far from the declared number of frames, as where a copy was broken off or files were joined; look at "
+    "them, get them anew",
+    "short": "fewer frames than a clip takes, so that some repeat; where most are short lower clip.frames or "
+    "clip.interval",
+    "harmless": "a frame or two more or less than declared, a habit of some encoders; nothing to do",
+}
+_HABIT = 2  # frames by which encoders miscount: the delay of B-frames, placeholders in packed bitstreams
 
 # What a file may take: even slow codecs decode a megabyte in a second
 _SECONDS, _SECONDS_PER_MB = 60.0, 5.0
@@ -26,9 +37,9 @@ _SECONDS, _SECONDS_PER_MB = 60.0, 5.0
 
 @dataclass(frozen=True)
 class Finding:
-    """A video of which not one frame decodes (`broken`), whose decode ends in an error (`damaged`), that has fewer
-    frames than a clip takes (`short`: frames repeat), or other than its container declares (`differs`: a cut file, or
-    only a careless encoder)."""
+    """A video of which not one frame decodes (`broken`), whose decode ends in an error (`damaged`), that has many
+    frames less or more than its container declares (`differs`), fewer than a clip takes (`short`), or one or two less
+    or more than declared (`harmless`)."""
 
     sample: Sample
     kind: Kind
@@ -49,14 +60,15 @@ class Checked:
         return any(problem.fatal for problem in self.problems) or any(f.kind == "broken" for f in self.findings)
 
     def summary(self) -> str:
-        """A line for the videos, one for each problem, one for each kind of finding with its first video."""
+        """A line for the videos, one for each problem, one for each kind of finding: what it means, its worst video."""
         sizes = ", ".join(f"{split} {len(samples)}" for split, samples in self.annotations.splits.items())
         lines = [f"{sizes} videos in {len(self.annotations.classes)} classes"]
         lines += [f"{'error' if problem.fatal else 'warning'}: {problem}" for problem in self.problems]
-        for kind in get_args(Kind):
+        for kind, meaning in _MEANING.items():
             if found := [finding for finding in self.findings if finding.kind == kind]:
-                lines.append(f"{kind}: {len(found)}, the first {found[0].sample.path}: {found[0].reason}")
-        if not self.problems and not self.findings:
+                worst = "" if kind == "harmless" else f". The worst is {found[0].sample.path}: {found[0].reason}"
+                lines.append(f"{kind}: {len(found)} video{'s' * (len(found) > 1)}: {meaning}{worst}")
+        if not self.problems and all(finding.kind == "harmless" for finding in self.findings):
             lines.append("every video decodes, nothing is suspicious")
         return "\n".join(lines)
 
@@ -75,7 +87,7 @@ def check_data(
         report({"what": "decoding", "done": done, "total": total})
 
     findings = check(annotations, workers, progress, clip=run.clip)
-    write_findings(findings, out)
+    write_findings(annotations, findings, out)
     return Checked(annotations, problems, findings)
 
 
@@ -101,7 +113,7 @@ def check(
         if isinstance(outcome, Lost):
             verdict: Verdict | None = ("broken", 0.0, outcome.reason.removeprefix(f"{path}: "))
         else:
-            verdict = _judge(*outcome, clip)
+            verdict = _judge(outcome, clip)
         if verdict:
             kind, rest, reason = verdict
             found.append((order.index(kind), rest, position, Finding(samples[path], kind, reason)))
@@ -109,40 +121,51 @@ def check(
     return [finding for *_, finding in sorted(found, key=lambda entry: entry[:3])]
 
 
-def write_findings(findings: Sequence[Finding], path: Path) -> None:
-    """A csv with the columns path, label, problem, whole or not at all."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("path", "label", "problem"))
-    writer.writerows(
-        (finding.sample.path, ";".join(map(str, finding.sample.labels)), f"{finding.kind}: {finding.reason}")
-        for finding in findings
-    )
+def write_findings(annotations: Annotations, findings: Sequence[Finding], path: Path) -> None:
+    """A csv with the columns path, label (class names), problem, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic(path) as file:
-        file.write(text.getvalue().encode(errors="surrogateescape"))
+    rows = [(f.sample.path, class_text(annotations, f.sample), f"{f.kind}: {f.reason}") for f in findings]
+    write_csv(path, [("path", "label", "problem"), *rows])
 
 
-def _decode(path: Path) -> tuple[int, int, str]:
-    """Frames that its container declares (its packets, where it declares none), frames that decode, and what ended the
-    decode ("": the end)."""
+class _Decoded(NamedTuple):
+    """Frames that the container declares (its packets, where it declares none) and means to be shown, frames that
+    decode, what ended the decode ("": the end), and the declared frame rate."""
+
+    declared: int
+    frames: int
+    damage: str
+    fps: float
+
+
+def _decode(path: Path) -> _Decoded:
+    if path.exists() and (kind := special(path.stat().st_mode)):
+        raise VideoError(f"is {kind}, no video file")
     with open_video(path) as (_, stream):
-        declared = stream.frames or probe(path).frames
+        declared, fps = stream.frames or probe(path).frames, float(stream.average_rate or 25)
     try:
-        return declared, count_frames(path), ""
+        frames, damage = count_frames(path), ""
     except FramesMissing as missing:
-        return declared, missing.available, str(missing).removeprefix(f"{path}: ")
+        frames, damage = missing.available, str(missing).removeprefix(f"{path}: ")
+    if frames < declared and not damage:
+        with open_video(path) as (container, stream):
+            declared -= sum(packet.is_discard for packet in packets(container, stream)) if stream.frames else 0
+    return _Decoded(declared, frames, damage, fps)
 
 
-def _judge(declared: int, frames: int, damage: str, clip: Clip) -> Verdict | None:
-    needed = clip.frames if clip.spans else (clip.frames - 1) * clip.interval + 1
+def _judge(found: _Decoded, clip: Clip) -> Verdict | None:
+    declared, frames, damage, fps = found
+    needed = frames_needed(clip, Timing(fps))
     rest = frames / max(1, declared)
+    counts = f"{frames} frames decode, {declared} are declared"
     if damage:
         return "damaged", rest, f"{frames} of {declared} frames decode: {damage.partition(': ')[2] or damage}"
+    if abs(frames - declared) > _HABIT:
+        return "differs", rest, counts
     if frames < needed:
         return "short", float(frames), f"{frames} frames, a clip takes {needed}"
     if frames != declared:
-        return "differs", rest, f"{frames} frames decode, {declared} are declared"
+        return "harmless", rest, counts
     return None
 
 

@@ -38,7 +38,7 @@ class TrainClips(Dataset[Any]):
     augment: Augment
     seed: int
     on_error: OnError = "replace"
-    others: Sequence[Clip] = ()  # formats in which each clip is also wanted, for teachers
+    formats: Sequence[Clip] = ()  # in which each clip is wanted beside `clip`, one for each teacher
     longest_interval: int = 0  # of multigrid training: each clip draws its interval up to this one
     full_size: int = 0  # of multigrid training: the side that `augment.scales` are for
     classes: int = 0  # how many, where labels are multi-hot; 0: one label each
@@ -47,19 +47,22 @@ class TrainClips(Dataset[Any]):
         return len(self.samples)
 
     def __getitems__(self, keys: Sequence[tuple[int, ...]]) -> dict[str, Any]:
-        """{"clips": uint8 (B,T,S,S,3), "others": [the same in other formats], "labels": (B,) or multi-hot
-        (B,K), "index": (B,), "unreadable": [(path, reason)]}"""
+        """{"clips": uint8 (B,T,S,S,3), "teacher_clips": the same in each of `formats`, None where that is what `clips`
+        is, "labels": (B,) or multi-hot (B,K), "index": (B,), "unreadable": [(path, reason)]}"""
         taken: list[tuple[list[np.ndarray], int]] = []
         unreadable: list[tuple[str, str]] = []
-        for position, (epoch, index, *side) in enumerate(keys):
+        sizes = {side for _, _, *sides in keys for side in sides} or {self.clip.size}
+        (size,) = sizes  # a batch is of one size
+        clip = self.clip.model_copy(update={"size": size})
+        differ = [not each.same_frames(clip) for each in self.formats]
+        wanted = [each for each, differs in zip(self.formats, differ, strict=True) if differs]
+        for position, (epoch, index, *_) in enumerate(keys):
             needed = self.on_error == "replace" or (position == len(keys) - 1 and not taken)
-            size = side[0] if side else self.clip.size
-            formats, index = self._read(epoch, index, size, unreadable, MAX_REPLACEMENTS if needed else 0)
-            if formats:
-                taken.append((formats, index))
-        clips, *others = (
-            torch.from_numpy(np.stack(same)) for same in zip(*(formats for formats, _ in taken), strict=True)
-        )
+            drawn, index = self._read(epoch, index, clip, wanted, unreadable, MAX_REPLACEMENTS if needed else 0)
+            if drawn:
+                taken.append((drawn, index))
+        clips, *more = (torch.from_numpy(np.stack(same)) for same in zip(*(drawn for drawn, _ in taken), strict=True))
+        rest = iter(more)
         labelled = [self.samples[index] for _, index in taken]
         if self.classes:
             labels = torch.from_numpy(multi_hot(labelled, self.classes))
@@ -67,26 +70,26 @@ class TrainClips(Dataset[Any]):
             labels = torch.tensor([sample.label for sample in labelled])
         return {
             "clips": clips,
-            "others": others,
+            "teacher_clips": [next(rest) if differs else None for differs in differ],
             "labels": labels,
             "index": torch.tensor([index for _, index in taken]),
             "unreadable": unreadable,
         }
 
     def _read(
-        self, epoch: int, index: int, size: int, unreadable: list[tuple[str, str]], replacements: int
-    ) -> tuple[list[np.ndarray], int]:
+        self, epoch: int, index: int, clip: Clip, formats: Sequence[Clip], unreadable: list[tuple[str, str]],
+        replacements: int,
+    ) -> tuple[list[np.ndarray], int]:  # fmt: skip
         rng = np.random.RandomState(sample_seed(self.seed, epoch, index))
-        clip, augment = self.clip, self.augment
+        augment = self.augment
         if self.longest_interval > clip.interval:
             clip = clip.model_copy(update={"interval": int(rng.randint(clip.interval, self.longest_interval + 1))})
-        if self.full_size and size != self.full_size:
-            clip = clip.model_copy(update={"size": size})
-            augment = augment.model_copy(update={"scales": jitter_scales(augment, size, self.full_size)})
+        if self.full_size and clip.size != self.full_size:
+            augment = augment.model_copy(update={"scales": jitter_scales(augment, clip.size, self.full_size)})
         for _ in range(replacements + 1):
             path = self.samples[index].path
             try:
-                return train_clip(path, clip, augment, rng, self.others), index
+                return train_clip(path, clip, augment, rng, formats), index
             except VideoError as error:
                 if self.on_error == "raise":
                     raise

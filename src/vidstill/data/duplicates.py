@@ -1,4 +1,4 @@
-"""Which video files of different splits are the same: by inode and, read as little as needed, by content."""
+"""Which video files are the same: by inode and, read as little as needed, by content."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 from itertools import repeat
 from pathlib import Path
+from stat import S_ISREG
 
 File = tuple[int, int]  # device and inode
 
@@ -25,28 +26,28 @@ def stat_all(paths: list[Path]) -> dict[Path, os.stat_result]:
     return {path: found[path] for path in paths if path in found}
 
 
-def identify(files: Mapping[Path, os.stat_result], where: Mapping[Path, set[str]]) -> dict[Path, File]:
-    """Path → a mark that is equal for two names of one file, and for files of equal content in different splits.
+def identify(files: Mapping[Path, os.stat_result]) -> dict[Path, File]:
+    """Path → a mark that is equal for two names of one file, and for files of equal content.
 
-    `where` gives the splits of each path. Only files whose size occurs in two splits are opened, and only those that
-    begin alike are read to their end. Empty files are not compared.
+    Only files whose size occurs twice are opened, and only those that begin alike are read to their end. Empty files
+    are not compared, nor are pipes and devices.
     """
     marks = {path: (stat.st_dev, stat.st_ino) for path, stat in files.items()}
 
-    def across_splits(paths: list[Path]) -> bool:
-        return len({marks[path] for path in paths}) > 1 and len(set().union(*(where[path] for path in paths))) > 1
+    def several(paths: list[Path]) -> bool:
+        return len({marks[path] for path in paths}) > 1
 
     alike: dict[object, list[Path]] = defaultdict(list)
     for path, stat in files.items():
-        if stat.st_size:
+        if stat.st_size and S_ISREG(stat.st_mode):
             alike[stat.st_size].append(path)
     for length in (_HEAD, None):
-        suspects = [path for paths in alike.values() if across_splits(paths) for path in paths]
+        suspects = [path for paths in alike.values() if several(paths) for path in paths]
         alike = defaultdict(list)
         with ThreadPoolExecutor(_THREADS) as pool:
             for path, digest in zip(suspects, pool.map(_digest, suspects, repeat(length)), strict=True):
                 alike[files[path].st_size, digest].append(path)
-    return marks | {path: marks[paths[0]] for paths in alike.values() if across_splits(paths) for path in paths}
+    return marks | {path: marks[paths[0]] for paths in alike.values() if several(paths) for path in paths}
 
 
 def _stat(paths: list[Path]) -> list[tuple[Path, os.stat_result]]:

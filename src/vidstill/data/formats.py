@@ -1,19 +1,31 @@
-"""Settings → the rows of a data set: which format it has, and class folders."""
+"""The formats of data sets, and which of them a folder or a list has."""
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
-from pathlib import Path
+from typing import NamedTuple
 
 from vidstill.config import Data
-from vidstill.data.lists import read_rows
-from vidstill.data.official import find_official, is_kinetics, read_hmdb51, read_jester, read_kinetics, read_ucf101
+from vidstill.data.lists import base, list_files, read_rows
+from vidstill.data.official import (
+    HMDB51,
+    JESTER,
+    UCF101,
+    has_kinetics,
+    is_kinetics,
+    lists_folder,
+    read_hmdb51,
+    read_jester,
+    read_kinetics,
+    read_ucf101,
+)
 from vidstill.data.rows import (
-    SPLITS,
     UNDIVIDED,
     Listing,
     Row,
     class_folders,
+    few,
     folders_in,
     split_folders,
     videos_in,
@@ -21,32 +33,64 @@ from vidstill.data.rows import (
 )
 
 
+class Format(NamedTuple):
+    """How a data set comes: whether `data` looks like that, the reader of its rows, what is looked for in words."""
+
+    name: str
+    detect: Callable[[Data], bool]
+    read: Callable[[Data], Listing]
+    looked_for: str
+
+
 def read_listing(data: Data) -> Listing:
     """The rows that `data` describes. Raises ValueError where the format cannot be told or a file is not understood."""
+    if data.format not in ("auto", *BY_NAME):
+        near = difflib.get_close_matches(data.format, BY_NAME, 1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise ValueError(f"data.format {data.format!r}: {hint}allowed are auto, {', '.join(BY_NAME)}")
     if not data.root.exists():
         raise ValueError(f"data.root {data.root} is not there")
-    listing = _READERS[_detect(data) if data.format == "auto" else data.format](data)
+    listing = (_detect(data) if data.format == "auto" else BY_NAME[data.format]).read(data)
     if not any(listing.rows.values()):
         raise ValueError(f"{data.root}: no labelled video found")
+    if listing.left_out:
+        listing.notes.append(f"left out: {few(listing.left_out)}")
     return listing
 
 
-def _detect(data: Data) -> str:
-    lists = _lists(data)
-    if lists:
-        return "kinetics" if all(map(is_kinetics, lists.values())) else "csv"
-    for name in ("ucf101", "hmdb51", "jester"):
-        if find_official(name, _split_file_folders(data)):
-            return name
-    if _kinetics_tables(data):
-        return "kinetics"
-    if data.splits is None and (split_folders(data.root) or class_folders(data.root)):
-        return "folders"
+def _detect(data: Data) -> Format:
+    for known in FORMATS:
+        if known.detect(data):
+            return known
     raise ValueError(_nothing_found(data))
 
 
+def _official(pattern: str) -> Callable[[Data], bool]:
+    """Whether a file that matches this is among the official lists."""
+    return lambda data: lists_folder(data, pattern) is not None
+
+
+def _has_lists(data: Data) -> bool:
+    lists = list_files(data).values()
+    return bool(lists) and not any(map(is_kinetics, lists))
+
+
+def _read_lists(data: Data) -> Listing:
+    lists = list_files(data)
+    if not lists:
+        raise ValueError(f"{data.root}: no train.csv in it; give data.train, data.val or data.test")
+    return Listing({split: read_rows(path, base(data)) for split, path in lists.items()}, named=False)
+
+
+def _has_folders(data: Data) -> bool:
+    return data.splits is None and bool(split_folders(data.root) or class_folders(data.root))
+
+
 def _read_folders(data: Data) -> Listing:
-    """`root/<split>/<class>/*` where there are such folders, else `root/<class>/*`. An empty folder is a class too."""
+    """`root/<split>/<class>/*` where there are such folders, else `root/<class>/*`. An empty folder is a class too.
+
+    A note says which videos lie elsewhere, and so have no class.
+    """
     splits = split_folders(data.root) or {UNDIVIDED: data.root}
     rows = {
         split: [
@@ -58,93 +102,36 @@ def _read_folders(data: Data) -> Listing:
     }
     if not any(rows.values()):
         raise ValueError(_nothing_found(data))
-    return Listing(rows, sorted({folder.name for top in splits.values() for folder in folders_in(top)}))
-
-
-def _read_lists(data: Data) -> Listing:
-    lists = _lists(data)
-    if not lists:
-        raise ValueError(f"{data.root}: no train.csv in it; give data.train, data.val or data.test")
-    return Listing({split: read_rows(path, _base(data)) for split, path in lists.items()}, named=False)
-
-
-def _read_official(name: str, read: Callable[[Path, Path, int], Listing], files: str) -> Callable[[Data], Listing]:
-    def reader(data: Data) -> Listing:
-        folders = _split_file_folders(data)
-        folder = find_official(name, folders)
-        if folder is None:
-            raise ValueError(
-                f"no {files} in {data.splits or f'{data.root} and its folders'}: give data.splits, their folder"
-            )
-        return read(data.root, folder, data.fold)
-
-    return reader
-
-
-def _read_kinetics(data: Data) -> Listing:
-    given = {path: None if split == UNDIVIDED else split for split, path in _lists(data).items() if is_kinetics(path)}
-    tables = given or dict.fromkeys(_kinetics_tables(data))
-    if not tables:
-        raise ValueError(
-            f"{data.splits or data.root}: no csv with the columns label,youtube_id,time_start,time_end,split, there or "
-            "in annotations/; class folders are data.format folders, path,label lists data.format csv"
-        )
-    return read_kinetics(_base(data), tables)
-
-
-def _base(data: Data) -> Path:
-    """What the paths of a list are relative to."""
-    return data.root.parent if data.root.is_file() else data.root
-
-
-def _lists(data: Data) -> dict[str, Path]:
-    """Split → list file: those of the settings, else `root` itself, else train.csv, val.csv and test.csv in it, else
-    those of the SlowFast fork's Kinetics."""
-    given = {"train": data.train, "val": data.val, "test": data.test}
-    lists = {split: path if path.is_file() else data.root / path for split, path in given.items() if path is not None}
-    for split, path in lists.items():
-        if not path.is_file():
-            raise ValueError(f"data.{split} {given[split]} is not there, nor in {data.root}")
-    if lists:
-        return lists
-    if data.root.is_file():
-        return {UNDIVIDED: data.root}
-    found = {SPLITS[path.stem]: path for path in sorted(data.root.glob("*.csv")) if path.stem in SPLITS}
-    private = {split: data.root / f"kinetics_p3d_{split}_byvideo_128.lst" for split in ("train", "val")}
-    return found or {split: path for split, path in private.items() if path.is_file()}
-
-
-def _split_file_folders(data: Data) -> list[Path]:
-    return [data.splits] if data.splits else [data.root, *folders_in(data.root)]
-
-
-def _kinetics_tables(data: Data) -> list[Path]:
-    folder = data.splits or data.root
-    return [
-        path for pattern in ("*.csv", "annotations/*.csv") for path in sorted(folder.glob(pattern)) if is_kinetics(path)
-    ]
+    left_out: list[str] = []
+    used = {row.path for found in rows.values() for row in found}
+    unused = [path.relative_to(data.root).as_posix() for path in walk(data.root, left_out) if path not in used]
+    wanted = "<class>/<video>" if UNDIVIDED in splits else "<split>/<class>/<video>"
+    notes = [f"{len(unused)} videos are not used, for they do not lie at {wanted}: {few(unused)}"] if unused else []
+    classes = sorted({folder.name for top in splits.values() for folder in folders_in(top)})
+    return Listing(rows, classes, notes=notes, left_out=left_out)
 
 
 def _nothing_found(data: Data) -> str:
-    top = data.splits or data.root
-    if video := next(walk(data.root), None):
+    top, left_out = data.splits or data.root, list[str]()
+    if video := next(walk(data.root, left_out), None):
         hint = f"a video lies at {video.relative_to(data.root)}"
+    elif left_out:
+        hint = left_out[0]
     else:
         names = sorted(path.name for path in top.iterdir()) if top.is_dir() else []
-        hint = f"it holds {', '.join(names[:5]) + (' …' if names[5:] else '') or 'nothing'}"
-    return (
-        f"{top}: cannot tell how its videos are labelled. Looked for train.csv and val.csv, trainlist01.txt (UCF101), "
-        "<class>_test_split1.txt (HMDB51), vallist.txt (Jester), a Kinetics csv, train/<class>/<video> and "
-        "<class>/<video>; " + hint
-    )
+        hint = f"it holds {few(names) or 'nothing'}"
+    wanted = ", ".join(dict.fromkeys(known.looked_for for known in FORMATS))
+    return f"{top}: cannot tell how its videos are labelled. Looked for {wanted}; {hint}"
 
 
-_READERS: dict[str, Callable[[Data], Listing]] = {
-    "folders": _read_folders,
-    "synthetic": _read_folders,
-    "csv": _read_lists,
-    "ucf101": _read_official("ucf101", read_ucf101, "trainlist01.txt"),
-    "hmdb51": _read_official("hmdb51", read_hmdb51, "<class>_test_split1.txt"),
-    "jester": _read_official("jester", read_jester, "trainlist.txt and vallist.txt"),
-    "kinetics": _read_kinetics,
-}
+# Where several fit, the first counts
+FORMATS = (
+    Format("csv", _has_lists, _read_lists, "train.csv and val.csv"),
+    Format("kinetics", has_kinetics, read_kinetics, "a Kinetics csv"),
+    Format("ucf101", _official(UCF101), read_ucf101, "trainlist01.txt (UCF101)"),
+    Format("hmdb51", _official(HMDB51), read_hmdb51, "<class>_test_split1.txt (HMDB51)"),
+    Format("jester", _official(JESTER), read_jester, "vallist.txt (Jester)"),
+    Format("folders", _has_folders, _read_folders, "train/<class>/<video> and <class>/<video>"),
+    Format("synthetic", lambda data: False, _read_folders, "train/<class>/<video> and <class>/<video>"),
+)
+BY_NAME = {known.name: known for known in FORMATS}

@@ -1,4 +1,4 @@
-"""List files (`path,label` lines or JSON) → rows."""
+"""List files (`path,label` lines or JSON): where they are, and their rows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from vidstill.data.rows import VIDEO_SUFFIXES, Row
+from vidstill.config import Data
+from vidstill.data.rows import SPLITS, UNDIVIDED, VIDEO_SUFFIXES, Row
+from vidstill.files import from_text
 from vidstill.labels import read_text
 
 # header words, letters only: "Video Path" is videopath
@@ -35,6 +37,37 @@ class Columns(NamedTuple):
     group: int | None = None
 
 
+def base(data: Data) -> Path:
+    """What paths are relative to: `data.root`, or the folder of the list that it is."""
+    return data.root.parent if data.root.is_file() else data.root
+
+
+def placed(data: Data, path: Path) -> Path:
+    """Where a path of the settings is: relative to `data.root` if something is there, else to the working folder."""
+    inside = base(data) / path
+    return inside if inside.exists() else path
+
+
+def given_lists(data: Data) -> dict[str, Path]:
+    """Split → list file, as settings name them; `root` itself may be one. Raises ValueError where one is missing."""
+    given = {"train": data.train, "val": data.val, "test": data.test}
+    lists = {split: placed(data, path) for split, path in given.items() if path is not None}
+    for split, path in lists.items():
+        if not path.is_file():
+            raise ValueError(f"data.{split} {given[split]} is not there, nor in {base(data)}")
+    return lists or ({UNDIVIDED: data.root} if data.root.is_file() else {})
+
+
+def list_files(data: Data) -> dict[str, Path]:
+    """Split → list file: those of the settings, else train.csv, val.csv and test.csv in `root`, else those of the
+    SlowFast fork's Kinetics."""
+    if given := given_lists(data):
+        return given
+    found = {SPLITS[path.stem]: path for path in sorted(data.root.glob("*.csv")) if path.stem in SPLITS}
+    private = {split: data.root / f"kinetics_p3d_{split}_byvideo_128.lst" for split in ("train", "val")}
+    return found or {split: path for split, path in private.items() if path.is_file()}
+
+
 def read_rows(path: Path, root: Path) -> list[Row]:
     """The rows of a list: `path,label` with comma, semicolon, tab or space, header or not; or JSON.
 
@@ -47,7 +80,7 @@ def read_rows(path: Path, root: Path) -> list[Row]:
         name, label = entry.name.strip().replace("\\", "/"), entry.label.strip()
         if not name or not label:
             raise ValueError(f"{path} line {entry.line}: the {'label' if name else 'path'} is empty")
-        rows.append(Row(root / name, name, label, path, entry.line, (entry.group or "").strip() or None))
+        rows.append(Row(root / name, name, label, path, line=entry.line, group=(entry.group or "").strip() or None))
     if not rows:
         raise ValueError(f"{path}: lists no video")
     return rows
@@ -114,7 +147,7 @@ def _table(path: Path, lines: list[str], separator: str) -> Iterator[tuple[int, 
         return
     reader = csv.reader(lines, delimiter=separator, strict=True)
     try:
-        yield from ((reader.line_num, fields) for fields in reader if any(map(str.strip, fields)))
+        yield from ((reader.line_num, [*map(from_text, fields)]) for fields in reader if any(map(str.strip, fields)))
     except csv.Error as error:
         raise ValueError(f"{path} line {reader.line_num}: {error}; is a quotation mark left open?") from None
 

@@ -54,28 +54,16 @@ class EpochBatches(Sampler[list[Key]]):
             yield [(self.epoch, int(index), *self.sides[place]) for index in mine]
 
 
-def cut(length: int, sizes: Sequence[int], *, drop_last: bool = True) -> list[tuple[int, int, int]]:
-    """`length` rows in batches of `sizes` in turn: (first, rows, place in the cycle); the last only if it is whole."""
+def cut(length: int, sizes: Sequence[int]) -> list[tuple[int, int, int]]:
+    """`length` rows in whole batches of `sizes` in turn: (first, rows, place in the cycle)."""
     batches: list[tuple[int, int, int]] = []
     first = 0
     for place in itertools.cycle(range(len(sizes))):
-        rows = min(sizes[place], length - first)
-        if rows <= 0 or (drop_last and rows < sizes[place]):
-            return batches
-        batches.append((first, rows, place))
-        first += rows
+        if first + sizes[place] > length:
+            break
+        batches.append((first, sizes[place], place))
+        first += sizes[place]
     return batches
-
-
-def share_of_rank(n: int, rank: int, world: int, *, shuffle: bool, seed: int = 0, epoch: int = 0) -> list[int]:
-    """The indices of one rank as PyTorch's DistributedSampler gives them, for runs that follow one that used it.
-
-    All `n`, shuffled by torch from seed + epoch, are dealt out one by one; the first come again where they do not
-    suffice. What ranks make of an unshuffled share is put together by taking one of each in turn, up to `n`.
-    """
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed + epoch)) if shuffle else torch.arange(n)
-    padded = np.resize(order.numpy(), -(-n // world) * world)
-    return [int(index) for index in padded[rank::world]]
 
 
 def train_loader(

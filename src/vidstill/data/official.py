@@ -1,31 +1,37 @@
-"""The split files that published data sets come with (UCF101, HMDB51, Kinetics) → rows."""
+"""The lists that published data sets come with (UCF101, HMDB51, Jester, Kinetics) → rows."""
 
 from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
-from vidstill.data.rows import SPLITS, Listing, Row, walk
+from vidstill.config import Data
+from vidstill.data.lists import base, given_lists, placed
+from vidstill.data.rows import SPLITS, UNDIVIDED, Listing, Row, folders_in, walk
 from vidstill.labels import class_names, read_text, spelling
 
-OFFICIAL = {"ucf101": "trainlist0?.txt", "hmdb51": "*_test_split?.txt", "jester": "vallist.txt"}
+UCF101, HMDB51, JESTER = "trainlist0?.txt", "*_test_split?.txt", "vallist.txt"  # files that tell a data set
 
 
-def find_official(name: str, folders: Iterable[Path]) -> Path | None:
-    """The first of `folders` that holds the split files of the data set `name`."""
-    return next((folder for folder in folders if next(folder.glob(OFFICIAL[name]), None)), None)
+def lists_folder(data: Data, pattern: str) -> Path | None:
+    """The folder that holds a data set's official files: `data.splits`, else `data.root` or one in it."""
+    folders = [placed(data, data.splits)] if data.splits else [data.root, *folders_in(data.root)]
+    return next((folder for folder in folders if next(folder.glob(pattern), None)), None)
 
 
-def read_ucf101(root: Path, folder: Path, fold: int) -> Listing:
+def read_ucf101(data: Data) -> Listing:
     """`trainlist0N.txt` (`Class/v_Class_g01_c01.avi 1`), `testlist0N.txt` (no number) and `classInd.txt`."""
+    folder = _needed(data, UCF101, "trainlist01.txt")
     index = folder / "classInd.txt"
     classes = class_names(index if index.is_file() else "ucf101")
-    find = _finder(root)
+    left_out: list[str] = []
+    find = _finder(data.root, left_out)
     rows: dict[str, list[Row]] = {"train": [], "test": []}
     for split, found in rows.items():
-        source = folder / f"{split}list{fold:02}.txt"
+        source = folder / f"{split}list{data.fold:02}.txt"
         if not source.is_file():
             raise ValueError(f"no {source}: the official splits are data.fold 1, 2 and 3")
         for line, text in enumerate(read_text(source).splitlines(), 1):
@@ -39,17 +45,19 @@ def read_ucf101(root: Path, folder: Path, fold: int) -> Listing:
                     raise ValueError(
                         f"{source} line {line}: {name} with number {number}, which is {said or 'no class'}"
                     )
-            found.append(Row(find(label, Path(name).name), name, label, source, line))
-    return Listing(rows, classes)
+            found.append(Row(find(label, Path(name).name), name, label, source, line=line))
+    return Listing(rows, classes, left_out=left_out)
 
 
-def read_hmdb51(root: Path, folder: Path, fold: int) -> Listing:
+def read_hmdb51(data: Data) -> Listing:
     """`<class>_test_splitN.txt`: lines `name 1` (train), `name 2` (test), `name 0` (unused)."""
-    ending = f"_test_split{fold}.txt"
+    folder = _needed(data, HMDB51, "<class>_test_split1.txt")
+    ending = f"_test_split{data.fold}.txt"
     sources = sorted(folder.glob(f"*{ending}"))
     if not sources:
         raise ValueError(f"{folder}: no <class>{ending}; the official splits are data.fold 1, 2 and 3")
-    find = _finder(root)
+    left_out: list[str] = []
+    find = _finder(data.root, left_out)
     rows: dict[str, list[Row]] = {"train": [], "test": []}
     for source in sources:
         label = source.name.removesuffix(ending)
@@ -57,21 +65,23 @@ def read_hmdb51(root: Path, folder: Path, fold: int) -> Listing:
             name, _, use = text.strip().rpartition(" ")
             if use in ("1", "2"):
                 split = "train" if use == "1" else "test"
-                rows[split].append(Row(find(label, name), f"{label}/{name}", label, source, line))
+                rows[split].append(Row(find(label, name), f"{label}/{name}", label, source, line=line))
             elif use not in ("", "0"):
                 raise ValueError(f"{source} line {line}: {text.strip()!r} does not end in 0, 1 or 2")
-    return Listing(rows, sorted(source.name.removesuffix(ending) for source in sources))
+    return Listing(rows, sorted(source.name.removesuffix(ending) for source in sources), left_out=left_out)
 
 
-def read_jester(root: Path, folder: Path, fold: int) -> Listing:
+def read_jester(data: Data) -> Listing:
     """`trainlist.txt` and `vallist.txt` (`34870 2`) with `classInd.txt`; video 34870 is any `34870.*` in `root`.
 
     Without a class file the 27 names are in alphabetical order. Ids are taken as counted from 1 where the least is 1
     and the greatest is the number of classes; a note says so.
     """
+    folder = _needed(data, JESTER, "trainlist.txt and vallist.txt")
     index = folder / "classInd.txt"
     classes = class_names(index) if index.is_file() else sorted(class_names("jester"))
-    files = {path.stem: path for path in walk(root)}
+    left_out: list[str] = []
+    files = {path.stem: path for path in walk(data.root, left_out)}
     listed: dict[str, list[tuple[Path, int, str, int]]] = {}
     for split in ("train", "val"):
         source = folder / f"{split}list.txt"
@@ -91,13 +101,78 @@ def read_jester(root: Path, folder: Path, fold: int) -> Listing:
         raise ValueError(f"{folder}: class ids go from {least} to {most}, the {len(classes)} classes from {first}")
     rows = {
         split: [
-            Row(files.get(name, root / name / f"{name}.mp4"), name, classes[number - first], source, line)
+            Row(files.get(name, data.root / name / f"{name}.mp4"), name, classes[number - first], source, line=line)
             for source, line, name, number in found
         ]
         for split, found in listed.items()
     }
     notes = [f"class ids count from 1 in {folder}: 1 is {classes[0]}"] if first else []
-    return Listing(rows, classes, notes=notes)
+    return Listing(rows, classes, notes=notes, left_out=left_out)
+
+
+def has_kinetics(data: Data) -> bool:
+    """Whether the lists that the settings name, or else csv files that are there, have the columns of Kinetics."""
+    given = given_lists(data).values()
+    return any(map(is_kinetics, given)) if given else bool(_kinetics_tables(data))
+
+
+def read_kinetics(data: Data) -> Listing:
+    """csv files with the columns `label,youtube_id,time_start,time_end,split`, in `root`, in its `annotations` or in
+    `data.splits`, or given as data.train and so on.
+
+    The split of a row is that of the setting, else of the file's name (`validate.csv`), else of its column. Published
+    figures are on the validation list: a test list that is merely there is left out, one given as `data.test` counts.
+    Videos are `<id>_<start:06d>_<end:06d>` or `<id>` with any suffix, anywhere in `root`. Some of Kinetics is always
+    gone from YouTube: videos that are not there are left out, with a note. Raises ValueError where none is there.
+    """
+    tables: dict[Path, str | None] = {
+        path: None if split == UNDIVIDED else split for split, path in given_lists(data).items()
+    }
+    if wrong := [path for path in tables if not is_kinetics(path)]:
+        raise ValueError(f"{wrong[0]}: {_NO_KINETICS}")
+    if set(tables.values()) <= {"test"}:
+        given = {path.resolve() for path in tables}
+        found = [path for path in _kinetics_tables(data) if path.resolve() not in given]
+        tables |= {path: SPLITS.get(path.stem.casefold()) for path in found}
+    if not tables:
+        raise ValueError(f"{data.splits or data.root}: {_NO_KINETICS}")
+    entries = [entry for table, split in tables.items() for entry in _kinetics_entries(table, split)]
+    parts = [entry.split for entry in entries]
+    unasked = "test" if data.test is None and "val" in parts and "test" in parts else None
+    root, left_out = base(data), list[str]()
+    files = {path.stem: path for path in walk(root, left_out)}
+    rows: dict[str, dict[str, Row]] = {}
+    gone: dict[str, list[str]] = {}
+    for split, table, line, cells in entries:
+        if split == unasked:
+            continue
+        label, clip, where = cells.get("label"), cells.get("youtube_id"), f"{table} line {line}"
+        if not label or not clip:
+            raise ValueError(f"{where}: label or youtube_id is empty")
+        start, end = (_second(cells, column, where) for column in ("time_start", "time_end"))
+        stem = f"{clip}_{start:06}_{end:06}"
+        path = files.get(stem) or files.get(clip)
+        if path is None:
+            gone.setdefault(split, []).append(stem)
+        else:
+            name = path.relative_to(root).as_posix()
+            rows.setdefault(split, {})[stem] = Row(path, name, label, table, line=line, group=clip)
+    if not rows:
+        example = next(iter(gone.values()))[0] if gone else "<id>_<start>_<end>"
+        raise ValueError(
+            f"no video of {', '.join(map(str, tables))} is in {root}, neither {example}.mp4 nor {example[:-14]}.mp4"
+        )
+    notes = [
+        f"{split}: {len(stems)} of {len(stems) + len(rows.get(split, ()))} listed videos are not in {root} and left "
+        f"out, the first {stems[0]}"
+        for split, stems in gone.items()
+    ]
+    if unasked:
+        notes.append(
+            f"test: {parts.count(unasked)} listed videos are not used, as published figures are on the validation "
+            "list; to test on them give data.test, their list"
+        )
+    return Listing({split: list(found.values()) for split, found in rows.items()}, notes=notes, left_out=left_out)
 
 
 def is_kinetics(path: Path) -> bool:
@@ -106,45 +181,29 @@ def is_kinetics(path: Path) -> bool:
         return {"label", "youtube_id"} <= {cell.strip('" \n') for cell in file.readline().split(",")}
 
 
-def read_kinetics(root: Path, tables: dict[Path, str | None]) -> Listing:
-    """csv files (each with its split, None: as its column says) with `label,youtube_id,time_start,time_end,split`.
-
-    Videos are `<id>_<start:06d>_<end:06d>` or `<id>` with any suffix, anywhere in `root`. Some of Kinetics is always
-    gone from YouTube: videos that are not there are left out, with a note. Raises ValueError where none is there.
-    """
-    files = {path.stem: path for path in walk(root)}
-    rows: dict[str, dict[str, Row]] = {}
-    gone: dict[str, list[str]] = {}
-    for table, split in tables.items():
-        for line, entry in _kinetics_entries(table):
-            part, clip = split or _split_of(entry, f"{table} line {line}"), entry["youtube_id"]
-            start, end = (_second(entry, column, f"{table} line {line}") for column in ("time_start", "time_end"))
-            stem = f"{clip}_{start:06}_{end:06}"
-            path = files.get(stem) or files.get(clip)
-            if path is None:
-                gone.setdefault(part, []).append(stem)
-            else:
-                name = path.relative_to(root).as_posix()
-                rows.setdefault(part, {})[stem] = Row(path, name, entry["label"], table, line, clip)
-    if not rows:
-        example = next(iter(gone.values()))[0] if gone else "<id>_<start>_<end>"
-        raise ValueError(
-            f"no video of {', '.join(map(str, tables))} is in {root}, neither {example}.mp4 nor {example[:-14]}.mp4"
-        )
-    notes = [
-        f"{part}: {len(stems)} of {len(stems) + len(rows.get(part, ()))} listed videos are not in {root} and left out, "
-        f"the first {stems[0]}"
-        for part, stems in gone.items()
-    ]
-    return Listing({part: list(found.values()) for part, found in rows.items()}, notes=notes)
+_NO_KINETICS = (
+    "no csv with the columns label,youtube_id,time_start,time_end,split, there or in annotations/; class folders are "
+    "data.format folders, path,label lists data.format csv"
+)
 
 
-def _kinetics_entries(table: Path) -> Iterator[tuple[int, dict[str, str]]]:
+def _kinetics_tables(data: Data) -> list[Path]:
+    folder = placed(data, data.splits) if data.splits else data.root
+    found = (path for pattern in ("*.csv", "annotations/*.csv") for path in sorted(folder.glob(pattern)))
+    return [path for path in found if is_kinetics(path)]
+
+
+class _Entry(NamedTuple):
+    split: str
+    table: Path
+    line: int
+    cells: dict[str, str]
+
+
+def _kinetics_entries(table: Path, split: str | None) -> Iterator[_Entry]:
     reader = csv.DictReader(read_text(table).split("\n"))
-    for entry in reader:
-        if not entry.get("label") or not entry.get("youtube_id"):
-            raise ValueError(f"{table} line {reader.line_num}: label or youtube_id is empty")
-        yield reader.line_num, entry
+    for cells in reader:
+        yield _Entry(split or _split_of(cells, f"{table} line {reader.line_num}"), table, reader.line_num, cells)
 
 
 def _second(entry: dict[str, str], column: str, where: str) -> int:
@@ -161,9 +220,18 @@ def _split_of(entry: dict[str, str], where: str) -> str:
     return SPLITS[word.casefold()]
 
 
-def _finder(root: Path) -> Callable[[str, str], Path]:
+def _needed(data: Data, pattern: str, files: str) -> Path:
+    folder = lists_folder(data, pattern)
+    if folder is None:
+        raise ValueError(
+            f"no {files} in {data.splits or f'{data.root} and its folders'}: give data.splits, their folder"
+        )
+    return folder
+
+
+def _finder(root: Path, left_out: list[str]) -> Callable[[str, str], Path]:
     """(class, file name) → path: in its class folder, else anywhere in `root`, also with another suffix."""
-    files = {path.stem: path for path in walk(root)}
+    files = {path.stem: path for path in walk(root, left_out)}
 
     def find(label: str, name: str) -> Path:
         expected, found = root / label / name, files.get(Path(name).stem)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 
 SPLITS = {
@@ -17,6 +18,7 @@ VIDEO_SUFFIXES = {
     ".3gp", ".asf", ".avi", ".divx", ".dv", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg",
     ".mts", ".ogv", ".ts", ".vob", ".webm", ".wmv",
 }  # fmt: skip
+_SPECIAL = {stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket", stat.S_IFDIR: "a folder"}
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Row:
     name: str
     label: str
     source: Path
+    _: KW_ONLY
     line: int = 0
     group: str | None = None
 
@@ -39,26 +42,26 @@ class Row:
 class Listing:
     """Rows by split (`all`: not divided). `classes` are those the format itself names, None where the rows alone tell.
 
-    `named`: labels are names even where they look like numbers. `notes` are for the person who owns the data.
+    `named`: labels are names even where they look like numbers. `notes` are for the person who owns the data;
+    `left_out` is what `walk` could not use.
     """
 
     rows: dict[str, list[Row]]
     classes: list[str] | None = None
+    _: KW_ONLY
     named: bool = True
     notes: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
 
 
 def folders_in(top: Path) -> list[Path]:
     """Its folders by name, but hidden ones and those of archives (`__MACOSX`)."""
-    if not top.is_dir():
-        return []
-    found = (path for path in top.iterdir() if not path.name.startswith((".", "__")) and path.is_dir())
-    return sorted(found, key=lambda path: path.name)
+    return [Path(entry.path) for entry in _entries(top) if _is_folder(entry)]
 
 
 def videos_in(folder: Path) -> list[Path]:
     """The videos that lie directly in it, by name."""
-    return sorted((path for path in folder.iterdir() if _is_video(path.name)), key=lambda path: path.name)
+    return [Path(entry.path) for entry in _entries(folder) if _is_video(entry.name) and not _special(entry)]
 
 
 def class_folders(top: Path) -> list[Path]:
@@ -79,15 +82,60 @@ def split_folders(root: Path) -> dict[str, Path]:
     return splits
 
 
-def walk(root: Path) -> Iterator[Path]:
-    """Every video at any depth, in order of names. Links are followed, but into no folder twice."""
+def walk(root: Path, left_out: list[str] | None = None) -> Iterator[Path]:
+    """Every video at any depth, in order of names, but for hidden folders. Links are followed, into no folder twice.
+
+    `left_out` gets a line for each folder that cannot be read, and for each pipe, socket or device named as a video.
+    """
+    left_out = [] if left_out is None else left_out
     seen: set[str] = set()
-    for folder, below, names in os.walk(root, followlinks=True):
+    waiting = [root]
+    while waiting:
+        folder = waiting.pop()
         real = os.path.realpath(folder)
-        below[:] = sorted(below) if real not in seen else []
-        if real not in seen:
-            seen.add(real)
-            yield from (Path(folder, name) for name in sorted(names) if _is_video(name))
+        if real in seen:
+            continue
+        seen.add(real)
+        entries = _entries(folder, left_out)
+        for entry in entries:
+            if _is_video(entry.name) and not (special := _special(entry)):
+                yield Path(entry.path)
+            elif _is_video(entry.name) and not _is_folder(entry):
+                left_out.append(f"{entry.path} is {special}")
+        waiting += [Path(entry.path) for entry in reversed(entries) if _is_folder(entry)]
+
+
+def special(mode: int) -> str:
+    """What the owner of this `st_mode` is, if no regular file: reading a pipe or a device may never end."""
+    return "" if stat.S_ISREG(mode) else _SPECIAL.get(stat.S_IFMT(mode), "a device")
+
+
+def few(items: Sequence[object]) -> str:
+    """The first three, for a message."""
+    return ", ".join(map(str, items[:3])) + (" …" if items[3:] else "")
+
+
+def _entries(folder: Path, left_out: list[str] | None = None) -> list[os.DirEntry[str]]:
+    """What lies in a folder, by name; nothing where it cannot be read."""
+    try:
+        with os.scandir(folder) as found:
+            return sorted(found, key=lambda entry: entry.name)
+    except OSError as error:
+        if left_out is not None and folder.is_dir():
+            left_out.append(f"{folder} cannot be read ({(error.strerror or str(error)).lower()})")
+        return []
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    return not entry.name.startswith(".") and entry.name != "__MACOSX" and _special(entry) == "a folder"
+
+
+def _special(entry: os.DirEntry[str]) -> str:
+    """As `special`; a link to nothing counts as a file, so that the video is missed."""
+    try:
+        return "" if entry.is_file() else "a folder" if entry.is_dir() else special(entry.stat().st_mode)
+    except OSError:
+        return ""
 
 
 def _is_video(name: str) -> bool:

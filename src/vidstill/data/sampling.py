@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+import itertools
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from vidstill.config import Clip
 
@@ -80,6 +81,14 @@ def test_indices(
 test_indices.__test__ = False  # type: ignore[attr-defined]  # the name is not a test's
 
 
+@lru_cache
+def frames_needed(clip: Clip, timing: Timing | None = None) -> int:
+    """Of how many frames a video must be so that its fixed clip neither repeats a frame nor starts again."""
+    if clip.spans:
+        return next(n for n in itertools.count(1) if (np.diff(test_indices(n, clip, 1)[0]) > 0).all())
+    return int(np.ptp(test_indices(1_000_000, clip, 1, timing=timing)[0])) + 1  # as in a video that has room for it
+
+
 def clips_that_fit(n: int, clip: Clip, timing: Timing | None = None) -> int:
     """How many clips show a video of `n` frames side by side: one that spans it, else as many as fit into it.
 
@@ -150,6 +159,8 @@ def window_indices(n: int, clip: Clip, start: float, timing: Timing | None = Non
 
 def spread(first: float, last: float, count: int, n: int) -> np.ndarray:
     """`count` frames from `first` to `last`, rounded down, none beyond the `n` there are: int64."""
+    import torch  # `check` does without
+
     return torch.linspace(first, last, count, device="cpu").clamp(0, n - 1).long().numpy()
 
 
@@ -164,16 +175,10 @@ def sample_frames(
     interval: int,
     clips: int,
     rng: np.random.RandomState | None = None,
-    *,
-    beyond: Literal["loop", "hold"] = "loop",
-    twice: bool = False,
-    jitter: bool = False,
 ) -> np.ndarray:
     """One dense clip from each of `clips` equal parts of the video (OpenMMLab 0.x, `SampleFrames`): int64 (clips,T).
 
-    From the middle of its part, with `rng` from a random place in it. Frames after the last one start again from the
-    first (`loop`) or repeat the clip's last one (`hold`). `twice` adds the clips from the parts' beginnings; `jitter`
-    moves every frame by less than the interval.
+    From the middle of its part, with `rng` from a random place in it. After the last frame comes the first again.
     """
     starts = n - frames * interval + 1
     part = starts / clips
@@ -183,20 +188,13 @@ def sample_frames(
         first = np.zeros(clips)
         if starts > 0:
             first = np.floor(numbers * part + part / 2)
-            first = np.concatenate([first, numbers * part]) if twice else first
     elif starts // clips > 0:
         first = numbers * (starts // clips) + rng.randint(starts // clips, size=clips)
     elif n > max(clips, frames * interval):
         first = np.sort(rng.randint(starts, size=clips))
     else:
         first = np.around(numbers * part) if starts // clips == 0 else np.zeros(clips)
-    indices = first[:, None] + np.arange(frames) * interval
-    if jitter and rng is not None:
-        indices = indices + rng.randint(interval, size=indices.shape)
-    if beyond == "loop":
-        return (indices % n).astype(np.int64)
-    last = np.where(indices < n, indices, -1).max(1, keepdims=True)
-    return np.where(indices < n, indices, last).astype(np.int64)
+    return ((first[:, None] + np.arange(frames) * interval) % n).astype(np.int64)
 
 
 def dense_sample_frames(

@@ -26,6 +26,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from vidstill.files import atomic
 from vidstill.video.encode import VideoWriter
 
 log = logging.getLogger(__name__)
@@ -318,6 +319,5 @@ def _claim(root: Path, card: dict[str, Any]) -> bool:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(content), encoding="utf-8")
-    temporary.replace(path)
+    with atomic(path) as file:
+        file.write(json.dumps(content).encode())

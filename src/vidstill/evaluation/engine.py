@@ -12,6 +12,8 @@ from torch import Tensor
 from vidstill.config import Clip
 from vidstill.data.transforms import normalise
 from vidstill.data.views import Views
+from vidstill.devices import threads
+from vidstill.evaluation.cost import threads_of_small
 from vidstill.models.registry import VideoModel
 
 # Views that go through the model together, though a batch of videos may have 12 of each: enough to fill a GPU and few
@@ -42,16 +44,25 @@ class Engine(Protocol):
 
 class TorchEngine:
     """A VideoModel as an engine, in the mode and on the device that it is in, its matrix products in `precision`
-    (fp32, bf16, fp16). `clip` is what its views are where it is not what the model says."""
+    (fp32, bf16, fp16). `clip` is what its views are where it is not what the model says. With `measured` a small
+    network gets the number of CPU threads on which its first views went fastest."""
 
     def __init__(
-        self, model: VideoModel, clip: Clip | None = None, *, precision: str = "fp32", at_once: int | None = None
+        self,
+        model: VideoModel,
+        clip: Clip | None = None,
+        *,
+        precision: str = "fp32",
+        at_once: int | None = None,
+        measured: bool = False,
     ) -> None:
         self.model, self.input = model, clip or model.input
         self.classes, self.activation = model.classes, model.activation
         self.device = next(model.parameters()).device
         self.at_once = at_once or (VIEWS_AT_ONCE_ON_CPU if self.device.type == "cpu" else VIEWS_AT_ONCE)
         self.dtype = DTYPES.get(precision)
+        self.threads: int | None = None  # PyTorch's number
+        self.measured = measured and self.device.type == "cpu"
 
     def logits(self, views: Tensor) -> Tensor:
         return self.run(views, lambda part: normalise(part, self.input.mean, self.input.std))
@@ -60,9 +71,12 @@ class TorchEngine:
     def run(self, views: Tensor, prepare: Callable[[Tensor], Tensor]) -> Tensor:
         """Logits of views (N,V,…), `prepare`d for the model `at_once` at a time."""
         autocast = torch.autocast(self.device.type, self.dtype) if self.dtype else contextlib.nullcontext()
-        with autocast:
+        with autocast, threads(self.threads):
             parts = views.flatten(0, 1).split(self.at_once)
             logits = [self.model(prepare(part.to(self.device, non_blocking=True))) for part in parts]
+            if self.measured:
+                self.measured, clip = False, prepare(parts[0])
+                self.threads = threads_of_small(lambda: self.model(clip))
         return torch.cat(logits).float().unflatten(0, views.shape[:2])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -75,11 +75,10 @@ def topk_accuracy(scores: np.ndarray, labels: np.ndarray, k: int) -> float:
     return float((best == labels[:, None]).any(axis=1).mean())
 
 
-def mean_class_accuracy(scores: np.ndarray, labels: np.ndarray, *, predicted: bool = False) -> float:
-    """Mean accuracy of the classes that have videos; with `predicted` also of those only predicted, which are 0."""
+def mean_class_accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Mean accuracy of the classes that have videos."""
     confusion = confusion_matrix(scores.argmax(1), labels, scores.shape[1])
-    counted = confusion.sum(1) + (confusion.sum(0) if predicted else 0) > 0
-    return float((np.diag(confusion) / np.maximum(confusion.sum(1), 1))[counted].mean())
+    return float(np.diag(confusion_shares(confusion))[confusion.sum(1) > 0].mean())
 
 
 def average_precision(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
@@ -106,11 +105,6 @@ def mean_average_precision(scores: np.ndarray, targets: np.ndarray) -> float:
     return float(np.nanmean(average_precision(scores, targets)))
 
 
-def mean_video_precision(scores: np.ndarray, targets: np.ndarray) -> float:
-    """Mean over the videos of the average precision of their ranked classes (Multi-Moments in Time)."""
-    return mean_average_precision(scores.T, targets.T)
-
-
 def reliability(scores: np.ndarray, labels: np.ndarray, bins: int = 15) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Videos, mean confidence and accuracy in each of `bins` equal bins of confidence; nan where a bin is empty."""
     confidence, correct = scores.max(1).astype(np.float64), scores.argmax(1) == labels
@@ -131,10 +125,9 @@ def confusion_matrix(predicted: np.ndarray, labels: np.ndarray, classes: int) ->
     return np.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, classes)
 
 
-def normalise_confusion(counts: np.ndarray, by: Literal["true", "pred", "all"]) -> np.ndarray:
-    """Shares of the true class, of the predicted class or of all videos; 0 where there is none."""
-    whole = counts.sum(axis={"true": 1, "pred": 0, "all": None}[by], keepdims=True)
-    return counts / np.maximum(whole, 1)
+def confusion_shares(counts: np.ndarray) -> np.ndarray:
+    """Of the videos of each true class, the share that is taken for each class; 0 for a class without videos."""
+    return counts / np.maximum(counts.sum(1, keepdims=True), 1)
 
 
 def measure(scores: np.ndarray, labels: np.ndarray, classes: list[str]) -> Metrics:

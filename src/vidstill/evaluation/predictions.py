@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import io
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -12,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from vidstill.data.annotations import Sample, multi_hot
-from vidstill.evaluation.metrics import Metrics, MultiLabelMetrics, measure, measure_multi_label
-from vidstill.files import atomic
+from vidstill.evaluation.metrics import Metrics, MultiLabelMetrics, headline, measure, measure_multi_label
+from vidstill.files import read_csv, write_csv
 
 # Of predictions.csv; the classes follow. Of multi-label data the second one is "labels", with a ; between classes
 COLUMNS = ["path", "label", "predicted", "score"]
@@ -33,6 +32,24 @@ class Evaluation:
     probabilities: np.ndarray
     unreadable: list[tuple[str, str]] = dataclasses.field(default_factory=list)
     multi_label: bool = False
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """The single numbers by the names under which a run folder keeps them."""
+        return self.metrics.figures
+
+    @property
+    def headline(self) -> tuple[str, float] | None:
+        """The figure that models are judged by, with its name in print."""
+        return headline(self.figures)
+
+    @property
+    def videos(self) -> int:
+        return len(self.samples)
+
+    def write(self, folder: Path) -> None:
+        """predictions.csv (see `write_predictions`)."""
+        write_predictions(folder / "predictions.csv", self)
 
     @property
     def paths(self) -> list[Path]:
@@ -72,23 +89,19 @@ def write_predictions(path: Path, evaluation: Evaluation) -> None:
 
     `predicted` is the class with the highest score.
     """
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
     names = evaluation.classes
-    writer.writerow([*(MULTI_LABEL_COLUMNS if evaluation.multi_label else COLUMNS), *names])
+    rows: list[list[object]] = [[*(MULTI_LABEL_COLUMNS if evaluation.multi_label else COLUMNS), *names]]
     for sample, scores in zip(evaluation.samples, evaluation.probabilities.astype(np.float32), strict=True):
         best, digits = int(scores.argmax()), scores.astype(str)  # the shortest digits that read back as the same number
         labels = ";".join(names[label] for label in sample.labels)
-        writer.writerow([sample.path, labels, names[best], digits[best], *digits])
-    with atomic(path) as file:
-        file.write(text.getvalue().encode(errors="surrogateescape"))
+        rows.append([sample.path, labels, names[best], digits[best], *digits])
+    write_csv(path, rows)
 
 
 def read_predictions(path: Path) -> Evaluation:
     """What `write_predictions` wrote; the videos that could not be read are not in it. Raises ValueError."""
     try:
-        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-            header, *rows = csv.reader(file)
+        header, *rows = read_csv(path)
         names = header[4:]
         multi_label = header[:4] == MULTI_LABEL_COLUMNS
         if not (multi_label or header[:4] == COLUMNS) or not names:

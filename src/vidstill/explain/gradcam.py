@@ -11,7 +11,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -39,17 +38,6 @@ class GradCam:
     def maps(self, pathway: int = 0) -> Tensor:
         """(V,d,h,w) at the layer's resolution: ReLU of the weighted sum of its channels."""
         return torch.einsum("vcd,vcdhw->vdhw", self.weights[pathway], self.activations[pathway]).relu()
-
-    def released(self, height: int, width: int, pathway: int = 0) -> Tensor:
-        """(V,d,H,W) as SlowFast with dual attention released its maps: from activations averaged over time, with 1
-        added, each step stretched to 256 grey levels and then drawn up by Lanczos' filter; 0 where it is constant."""
-        mean = self.activations[pathway].mean(2)
-        maps = (1 + torch.einsum("vct,vchw->vthw", self.weights[pathway], mean)).relu()
-        low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
-        levels = ((maps - low) / (high - low) * 255).nan_to_num(0).to(torch.uint8).cpu()
-        lanczos = Image.Resampling.LANCZOS
-        drawn = [np.asarray(Image.fromarray(m).resize((width, height), lanczos)) for m in levels.flatten(0, 1).numpy()]
-        return torch.from_numpy(np.stack(drawn)).view(*maps.shape[:2], height, width).float() / 255
 
     def heat(self, height: int, width: int, pathway: int = 0) -> Tensor:
         """(V,T,H,W) between 0 and 1, one map for each of `frames`: trilinear, and least to greatest of each view."""

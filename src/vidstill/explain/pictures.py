@@ -21,6 +21,7 @@ Colours = Literal["viridis", "magma"]
 GAP = 4  # pixels between two pictures
 LABEL = 14  # size of captions, pixels
 BAR = 14  # height of the scale of colours
+LABELLED_WIDTH = 80  # pixels of a picture with a label, at least
 LEAST_WIDTH = 480  # of a sheet with a title
 
 
@@ -61,6 +62,10 @@ def grid(
 ) -> np.ndarray:
     """Pictures uint8 (H,W,3), all of one size, in rows and columns, each row under its caption and each picture above
     its label; over all of them the lines of `title`, below them the colours from the least to the greatest."""
+    if labels and (times := -(-LABELLED_WIDTH // rows[0][0].shape[1])) > 1:  # room for what stands below
+        rows = [
+            [cv2.resize(each, None, fx=times, fy=times, interpolation=cv2.INTER_CUBIC) for each in row] for row in rows
+        ]
     height, width = rows[0][0].shape[:2]
     above, below = (LABEL + 2 * GAP if captions else GAP), (LABEL + GAP if labels else 0)
     columns = max(len(row) for row in rows)

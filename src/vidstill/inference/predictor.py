@@ -272,7 +272,7 @@ def _torch_engine(model: VideoModel | str | Path, device: str | torch.device | N
         loaded.optimise_for_inference(bf16=precision == "bf16")
         if place.type == "cpu" or next(loaded.parameters()).dtype == torch.bfloat16:
             precision = "fp32"  # what is to be in bfloat16 is packed so
-    return TorchEngine(loaded, precision=precision)
+    return TorchEngine(loaded, precision=precision, measured=True)
 
 
 def predict(

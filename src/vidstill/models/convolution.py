@@ -30,9 +30,10 @@ class Kernel(NamedTuple):
 
 
 class Conv3d(Packs, nn.Conv3d):
-    """Without bias and "same" unless said otherwise; kernel, stride and dilation along T, H and W."""
+    """Without bias and "same" unless said otherwise; kernel, stride and dilation along T, H and W.
 
-    packed: Kernel | None = None
+    causal: all padding along T before the first frame, so that no output sees a later one.
+    """
 
     def __init__(
         self,
@@ -44,12 +45,16 @@ class Conv3d(Packs, nn.Conv3d):
         groups: int = 1,
         dilation: int = 1,
         bias: bool = False,
+        causal: bool = False,
     ) -> None:
         if channels < 1 or width < 1:
             raise ValueError(f"a layer from {channels} to {width:.0f} channels: take a larger width or a smaller beta")
         dilations = (1, dilation, dilation)
-        padding = tuple(k // 2 * d for k, d in zip(kernel, dilations, strict=True))
-        super().__init__(channels, width, tuple(kernel), tuple(stride), padding, dilations, groups, bias)  # type: ignore[arg-type]
+        padding = [k // 2 * d for k, d in zip(kernel, dilations, strict=True)]
+        if causal:
+            padding[0] = 0
+        super().__init__(channels, width, tuple(kernel), tuple(stride), tuple(padding), dilations, groups, bias)  # type: ignore[arg-type]
+        self.before = kernel[0] - 1 if causal else 0  # frames of zeros
 
     def forward(self, x: Tensor) -> Tensor:
         return conv_norm(x, self)
@@ -62,20 +67,30 @@ class Conv3d(Packs, nn.Conv3d):
             return pictures_of, unpicture, slice(0, 2)
         return _same, _take, slice(0, 3)
 
+    def pack(self, norm: nn.Module | None, x: Tensor) -> Kernel:
+        see, _, axes = self.geometry()
+        weight, bias = (None if part is None else part.detach() for part in fold(self, norm))
+        assert weight is not None
+        sides = list(self.padding[axes]), list(self.stride[axes]), list(self.dilation[axes])
+        shape = list(see(x).shape)
+        return Kernel(
+            torch.ops.mkldnn._reorder_convolution_weight(_flat(weight, axes), *sides, self.groups, shape), bias
+        )
+
 
 def conv_norm(
     x: Tensor, conv: Conv3d, norm: nn.Module | None = None, act: str = "none", plus: Tensor | None = None
 ) -> Tensor:
-    """x (B,C,T,H,W) → act(norm(conv(x)) + plus); act: none, relu or relu6.
+    """x (B,C,T,H,W) → act(norm(conv(x)) + plus); act: one of `ACTIVATIONS`.
 
     A norm in eval mode is folded where there are fewer weights than places for them.
     """
-    if conv.packs is not None and conv.packed is None:
-        _pack(conv, norm, x)
+    x = _after_zeros(x, conv.before) if conv.before else x
     see, back, axes = conv.geometry()
     geometry = conv.padding[axes], conv.stride[axes], conv.dilation[axes], conv.groups
-    if conv.packed is not None:
-        return back(_packed(see(x), conv.packed, geometry, act, None if plus is None else see(plus)), x)
+    kernel: Kernel | None = conv.prepacked(norm, x)
+    if kernel is not None:
+        return back(_packed(see(x), kernel, geometry, act, None if plus is None else see(plus)), x)
     folds = isinstance(norm, nn.BatchNorm3d) and not norm.training and conv.weight.numel() <= x.numel()
     weight, bias = fold(conv, norm) if folds else (conv.weight, conv.bias)
     y = back(_convolve(see(x), _flat(weight, axes), bias, geometry), x)
@@ -119,12 +134,12 @@ def _traced() -> bool:
 def _packed(x: Tensor, kernel: Kernel, geometry: Geometry, act: str, plus: Tensor | None) -> Tensor:
     *sides, groups = geometry
     arguments = (*map(list, sides), groups)
-    if plus is not None:
-        return torch.ops.mkldnn._convolution_pointwise.binary(
-            x, plus, *kernel, *arguments, "add", None, act if act == "relu" else None, [], None
-        )
-    fused, bounds = ("hardtanh", [0.0, 6.0]) if act == "relu6" else (act, [])
-    return torch.ops.mkldnn._convolution_pointwise(x, *kernel, *arguments, fused, bounds, "")
+    if plus is None:
+        fused, bounds, algorithm = ACTIVATIONS[act].fused
+        return torch.ops.mkldnn._convolution_pointwise(x, *kernel, *arguments, fused, bounds, algorithm)
+    follows = act if act == "relu" else None  # the only one that a sum can have behind it
+    y = torch.ops.mkldnn._convolution_pointwise.binary(x, plus, *kernel, *arguments, "add", None, follows, [], None)
+    return y if follows else activate(y, act)
 
 
 class BatchNorm3d(nn.BatchNorm3d):
@@ -180,11 +195,33 @@ class _Normalise(torch.autograd.Function):
         return *back(gradient, x, weight, None, None, mean, inverse, True, ctx.eps, wanted), None, None, None
 
 
+class _Activation(NamedTuple):
+    plain: Callable[[Tensor], Tensor]
+    fused: tuple[str, list[float], str]  # oneDNN's name, bounds and algorithm
+    layer: type[nn.Module] | None = None
+
+
+ACTIVATIONS = {
+    "none": _Activation(lambda x: x, ("none", [], "")),
+    "relu": _Activation(F.relu_, ("relu", [], ""), nn.ReLU),
+    "relu6": _Activation(lambda x: F.hardtanh_(x, 0.0, 6.0), ("hardtanh", [0.0, 6.0], ""), nn.ReLU6),
+    "silu": _Activation(F.silu, ("swish", [], ""), nn.SiLU),
+    "hardswish": _Activation(F.hardswish, ("hardswish", [], ""), nn.Hardswish),
+    "hardsigmoid": _Activation(F.hardsigmoid, ("hardsigmoid", [], ""), nn.Hardsigmoid),
+    "gelu": _Activation(F.gelu, ("gelu", [], "none"), nn.GELU),
+}
+
+
 def activate(x: Tensor, act: str) -> Tensor:
-    """In place: whatever comes out of a norm or a sum is nobody else's."""
-    if act == "none":
-        return x
-    return F.relu_(x) if act == "relu" else F.hardtanh_(x, 0.0, 6.0)
+    """Some in place: whatever comes out of a norm or a sum is nobody else's."""
+    return ACTIVATIONS[act].plain(x)
+
+
+def _activation(layer: nn.Module) -> str | None:
+    """The name of an activation layer, None for any other layer."""
+    if getattr(layer, "approximate", "none") != "none":  # GELU by tanh
+        return None
+    return next((name for name, act in ACTIVATIONS.items() if type(layer) is act.layer), None)
 
 
 class Chain(nn.Sequential):
@@ -198,12 +235,10 @@ class Chain(nn.Sequential):
                 x = layer(x)
                 continue
             norm = layers.pop(0) if layers and isinstance(layers[0], nn.BatchNorm3d) else None
-            act = layers.pop(0) if layers and isinstance(layers[0], nn.ReLU | nn.ReLU6) else None
-            x = conv_norm(x, layer, norm, _ACTS[type(act)])
+            act = _activation(layers[0]) if layers else None
+            x = conv_norm(x, layer, norm, act or "none")
+            layers = layers[1:] if act else layers
         return x
-
-
-_ACTS = {type(None): "none", nn.ReLU: "relu", nn.ReLU6: "relu6"}
 
 
 class MaxPool(nn.Module):
@@ -263,19 +298,14 @@ def untoken(tokens: Tensor, x: Tensor) -> Tensor:
     return tokens.unflatten(1, x.shape[2:]).permute(0, 4, 1, 2, 3)
 
 
+def _after_zeros(x: Tensor, steps: int) -> Tensor:
+    """(B,C,T,H,W) after so many frames of zeros, in the same layout of memory."""
+    return F.pad(x.permute(0, 2, 3, 4, 1), (0, 0, 0, 0, 0, 0, steps, 0)).permute(0, 4, 1, 2, 3)
+
+
 def _same(x: Tensor) -> Tensor:
     return x
 
 
 def _take(y: Tensor, x: Tensor) -> Tensor:
     return y
-
-
-def _pack(conv: Conv3d, norm: nn.Module | None, x: Tensor) -> None:
-    see, _, axes = conv.geometry()
-    weight, bias = (None if part is None else part.detach().to(conv.packs) for part in fold(conv, norm))
-    assert weight is not None
-    sides = list(conv.padding[axes]), list(conv.stride[axes]), list(conv.dilation[axes])
-    shape = list(see(x).shape)
-    packed = torch.ops.mkldnn._reorder_convolution_weight(_flat(weight, axes), *sides, conv.groups, shape)
-    conv.packed = Kernel(packed, bias)

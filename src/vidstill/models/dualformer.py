@@ -21,7 +21,7 @@ from vidstill.config import Clip
 from vidstill.models.adapt import Report
 from vidstill.models.convolution import BatchNorm3d
 from vidstill.models.layers import EPS, MLP, DropPath, Layer, Packs, dense, pack_dense, recompute
-from vidstill.models.packed import PackedModel
+from vidstill.models.model import VideoModel
 from vidstill.models.registry import register_model
 
 Size = tuple[int, int, int]
@@ -51,9 +51,9 @@ class Attention(Packs, nn.Module):
         y = F.scaled_dot_product_attention(q, k, v, mask, dropout, scale=self.scale)
         return y.transpose(1, 2).flatten(2)
 
-    def pack(self, tokens: int) -> None:
+    def pack(self, tokens: int) -> dict[str, Layer]:
         layers = {name: layer for name, layer in self.named_children() if isinstance(layer, nn.Linear)}
-        self.packed = {name: pack_dense((layer.weight, layer.bias), 1, tokens) for name, layer in layers.items()}
+        return {name: pack_dense((layer.weight, layer.bias), 1, tokens) for name, layer in layers.items()}
 
 
 class LocalAttention(Attention):
@@ -68,6 +68,7 @@ class LocalAttention(Attention):
     def forward(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
         """(B,D,H,W,C) → same; `plus` is added to it."""
         b, *grid, _ = x.shape
+        self.prepacked(math.prod(grid))
         window = [min(side, tokens) for side, tokens in zip(self.window, grid, strict=True)]
         padding = [-tokens % side for side, tokens in zip(window, grid, strict=True)]
         mask = None
@@ -111,6 +112,7 @@ class GlobalAttention(Attention):
     def forward(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
         """(B,D,H,W,C) → same; `plus` is added to it."""
         tokens = x.flatten(1, 3)
+        self.prepacked(tokens.shape[1])
         q = self.linear("q", tokens).unflatten(-1, (self.heads, -1))
         k, v = self.linear("kv", self._pool(x)).unflatten(-1, (2, self.heads, -1)).unbind(2)
         y = self.attend(q, k, v).view(x.shape)
@@ -131,7 +133,7 @@ class GlobalAttention(Attention):
 class Block(nn.Module):
     """(B,D,H,W,C) → same: attention and MLP, each with norm, stochastic depth and residual."""
 
-    is_stage = True  # what FSDP shards
+    is_stage = True
 
     def __init__(self, width: int, attention: Attention, mlp_ratio: float, drop: float, drop_path: float) -> None:
         super().__init__()
@@ -188,10 +190,11 @@ class Backbone(nn.Module):
         pools: Sequence[tuple[Size | None, Size | None]],
         drop_rate: float,
         drop_path_rate: float,
+        in_channels: int,
         **options: Any,
     ) -> None:
         super().__init__()
-        channels = [3, *embed_dims]
+        channels = [in_channels, *embed_dims]
         self.patch_embeds = nn.ModuleList(map(PatchEmbed, channels, embed_dims, patches))
         self.pos_drop = nn.Dropout(drop_rate)
         rates = iter([drop_path_rate * n / max(1, sum(depths) - 1) for n in range(sum(depths))])
@@ -209,7 +212,7 @@ class Backbone(nn.Module):
         self.pos_block = nn.ModuleList(map(Position, embed_dims))
 
     def forward(self, clips: Tensor, checkpointing: bool = False) -> dict[str, Tensor]:
-        """Clips (B,3,T,H,W) → `stem`, `stage1` … `stage4` and `features`, the normed last stage, each (B,D,H,W,C)."""
+        """Clips (B,C,T,H,W) → `stem`, `stage1` … `stage4` and `features`, the normed last stage, each (B,D,H,W,C)."""
         x = clips.permute(0, 2, 3, 4, 1)
         stages: dict[str, Tensor] = {}
         parts: Any = zip(self.patch_embeds, self.blocks, self.pos_block, strict=True)
@@ -218,7 +221,7 @@ class Backbone(nn.Module):
             if i == 0:
                 stages["stem"] = x
             for j, block in enumerate(blocks):
-                x = recompute(block, x) if checkpointing and torch.is_grad_enabled() else block(x)
+                x = recompute(block, block, x) if checkpointing and torch.is_grad_enabled() else block(x)
                 x = position(x) if j == 0 else x
             stages[f"stage{i + 1}"] = x
         return {**stages, "features": self.norm(x)}
@@ -250,7 +253,7 @@ class Head(nn.Module):
         return self.fc_cls(self.dropout(features.flatten(1, 3).mean(1)))
 
 
-class DualFormer(PackedModel):
+class DualFormer(VideoModel):
     """Four stages of local and global attention; any frame count and size.
 
     Per stage: embed_dims, num_heads, depths, mlp_ratios, temporal_pooling (time steps joined, the first entry is
@@ -276,6 +279,7 @@ class DualFormer(PackedModel):
         embed_dims: Sequence[int],
         num_heads: Sequence[int],
         depths: Sequence[int],
+        in_channels: int = 3,
         video_size: Sequence[int] = (32, 224, 224),
         patch_size: Sequence[int] = (2, 4, 4),
         mlp_ratios: Sequence[float] = (4, 4, 4, 4),
@@ -297,13 +301,14 @@ class DualFormer(PackedModel):
             temporal_pooling=temporal_pooling, local_sizes=local_sizes, fine_pysizes=fine_pysizes,
             coarse_pysizes=coarse_pysizes,
         )  # fmt: skip
+        self.in_channels = in_channels
         self.patches = [_size(patch_size), *((steps, 2, 2) for steps in temporal_pooling[1:])]
         grids = _grids(video_size, self.patches)
         self.backbone = Backbone(
             embed_dims, num_heads, depths, mlp_ratios, self.patches,
             windows=[_size(window) for window in local_sizes],
             pools=list(map(_kernels, range(len(grids)), grids, fine_pysizes, coarse_pysizes)),
-            drop_rate=drop_rate, drop_path_rate=drop_path_rate,
+            drop_rate=drop_rate, drop_path_rate=drop_path_rate, in_channels=in_channels,
             qkv_bias=qkv_bias, scale=qk_scale, attn_drop=attn_drop_rate,
         )  # fmt: skip
         self.cls_head, self.token_head = Head(embed_dims[-1], dropout_ratio, token_head), token_head
@@ -311,48 +316,36 @@ class DualFormer(PackedModel):
         self.reset_classifier(num_classes)
         self.cam_layer = f"backbone/blocks/{len(depths) - 1}/{depths[-1] - 1}"
 
-    def forward(self, clips: Tensor) -> Tensor:
-        """Normalised clips (B,3,T,H,W) → logits (B,K). Fastest when their memory is (B,T,H,W,3)."""
-        return self.cls_head(self._features(clips)["features"]).to(clips.dtype)
-
-    def forward_features(self, clips: Tensor) -> dict[str, Tensor]:
-        """`stem`, `stage1` … `stage4` and `features`, what the head pools, each (B,C,D,h,w)."""
-        return {name: stage.permute(0, 4, 1, 2, 3) for name, stage in self._features(clips).items()}
-
-    def forward_head(self, features: dict[str, Tensor]) -> Tensor:
-        return self.cls_head(features["features"].permute(0, 2, 3, 4, 1))
+    def _logits(self, clips: Tensor) -> Tensor:
+        return self.cls_head(self._tokens(clips)["features"])
 
     def _features(self, clips: Tensor) -> dict[str, Tensor]:
-        if clips.ndim != 5 or clips.shape[1] != 3 or 0 in clips.shape[2:]:
-            raise ValueError(f"clips are (B,3,T,H,W), got {tuple(clips.shape)}")
-        with self._gradients():
-            return self.backbone(self._as_weights(clips), self.checkpointing)
+        """`stem`, `stage1` … `stage4` and `features`, what the head pools."""
+        return {name: stage.permute(0, 4, 1, 2, 3) for name, stage in self._tokens(clips).items()}
+
+    def _head(self, features: dict[str, Tensor]) -> Tensor:
+        return self.cls_head(features["features"].permute(0, 2, 3, 4, 1))
+
+    def _tokens(self, clips: Tensor) -> dict[str, Tensor]:
+        return self.backbone(clips, self.checkpointing)
 
     def forward_tokens(self, clips: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (B,K), and logits (B,D,h,w,K) of every token by the token head."""
         if not self.token_head:
             raise ValueError("this model has no token head: build it with token_head=True")
-        features = self._features(clips)["features"]
-        return self.cls_head(features), self.cls_head.token_linear(features)
+        with self.form():
+            features = self._tokens(self.take(clips))["features"]
+            return self.cls_head(features), self.cls_head.token_linear(features)
 
     def annotate(self, clips: Tensor) -> Tensor:
         """The classifier's logits (B,D,h,w,K) for every token: token labels for another model."""
-        return self.cls_head.fc_cls(self._features(clips)["features"])
+        with self.form():
+            return self.cls_head.fc_cls(self._tokens(self.take(clips))["features"])
 
     def reset_classifier(self, num_classes: int) -> None:
-        """A fresh head of `num_classes` outputs; 0 leaves the pooled features (B,C)."""
         weight = self.backbone.norm.weight
         self.cls_head.reset(num_classes, {"device": weight.device, "dtype": weight.dtype})
         self.num_classes, self.classes = num_classes, None
-
-    def pack(self) -> None:
-        grids = _grids((self.input.frames, self.input.size, self.input.size), self.patches)
-        stages: Any = zip(self.backbone.blocks, grids, strict=True)
-        for blocks, grid in stages:
-            for block in blocks:
-                block.attn.pack(math.prod(grid))
-                block.mlp.pack(1, math.prod(grid))
-        self.packed = True
 
     def adapt_weights(self, state: dict[str, Tensor], head: str, report: Report) -> dict[str, Tensor]:
         """What a release lacks or has too much: an annotation model (`teacher.…`) is left out, as is a token head that
@@ -376,7 +369,9 @@ class DualFormer(PackedModel):
             elif ".token_linear." in key:
                 report.kept[key] = "token head, not in the file"
         for key in state.keys() & own.keys():
-            if key.endswith((".sr.weight", ".lr.3.weight")) and state[key].shape != own[key].shape:
+            if key.endswith((".sr.weight", ".lr.3.weight")) and state[key].shape[:2] == own[key].shape[:2]:
+                if state[key].shape == own[key].shape:
+                    continue
                 steps, wanted = state[key].shape[2], own[key].shape[2]
                 state[key] = _resample(state[key], wanted)
                 report.resized[key] = f"{steps} time steps to {wanted}"

@@ -1,6 +1,17 @@
 """Video-FocalNet and VFL-Net: spatio-temporal focal modulation on frame tokens.
 
-Video-FocalNets (ICCV 2023, arXiv 2307.06947) and DVFL-Net (arXiv 2507.12426), whose student is VFL-Net.
+Video-FocalNets (ICCV 2023, arXiv 2307.06947) and DVFL-Net (arXiv 2507.12426), whose student is VFL-Net. A block is
+y = x + modulation(norm(x)), then y + MLP(norm(y)), and the modulation of tokens x, at L focal levels,
+
+    q, s, g = split(x W + b)                         # per token: query, spatial context, L + 1 gates
+    t, g′ = split(x W′ + b′)                         # temporal context and its gates
+    for l in 1 … L:
+        s = GELU(depthwise convolution l of s over H×W);  S += g_l ⊙ s
+        t = GELU(dense convolution l of t over T);        R += g′_l ⊙ t
+    S += g_{L+1} ⊙ GELU(mean of s over H×W);  R += g′_{L+1} ⊙ GELU(mean of t over T)
+    M_s, M_t = h(S), h′(R)                           # the modulators
+    return (q ⊙ M_s ⊙ M_t) W″ + b″
+
 B clips, T time steps (frames / tubelet), H×W grid of a stage, C its channels, L focal levels.
 Tokens are (B,T,H,W,C) from the stem to the head: whatever a layer wants to see — (BT,C,H,W) for a spatial
 convolution, (B,C,T,HW) for a temporal one — is a channels-last view of that memory, never a copy.
@@ -12,70 +23,38 @@ import contextlib
 import functools
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vidstill.models.adapt import Report
+from vidstill.models.focal_packing import Weights, frames_at_once, pack_weights
 from vidstill.models.layers import (
     EPS,
     MLP,
     DropPath,
     Layer,
     Packs,
-    TemporalTransform,
     conv_depthwise,
     conv_strided,
     conv_temporal,
     dense,
-    pack_dense,
-    pack_depthwise,
     pack_strided,
-    pack_temporal,
-    pack_transform,
     recompute,
-    transform_pays,
 )
-from vidstill.models.packed import PackedModel
+from vidstill.models.model import VideoModel
 from vidstill.models.registry import register_model
 
-CACHE_BYTES = 5_000_000  # a frame of the first stage at 224²; larger and smaller ones measured slower
 _BLOCK = re.compile(r"layers\.(\d+)\.blocks\.(\d+)\.")
 
 
-class Modulators:
-    """What the focal modulation of one block computed, as the published figures draw it."""
-
-    spatial: Tensor  # M_s (B·T,C,H,W)
-    temporal: Tensor  # M_t (B·T,C,H,W)
-    gates: Tensor  # (B·T,L+1,H,W)
-    gates_temporal: Tensor  # (B·H·W,L+1,T), rows ordered (b,h,w)
-
-
-class _Weights(NamedTuple):
-    """The released parameters of a focal modulation in the shapes that its forward wants."""
-
-    gates: Layer  # spatial, then temporal
-    query: Layer
-    context: Layer
-    convolutions: list[Tensor]  # (C,1,k,k)
-    h: Layer
-    proj: Layer
-    context_t: Layer | None  # None where the first temporal convolution has it inside
-    h_t: Layer
-    convolutions_t: list[Tensor | TemporalTransform]  # (C,C,k,1)
-
-
 class FocalModulation(Packs, nn.Module):
-    """x (B,T,H,W,C) → q ⊙ h(spatial context) ⊙ h_t(temporal context), projected.
-
-    Each context is a gated sum of ever wider convolutions, depth-wise over H×W and dense over T, and of their mean.
-    """
+    """x (B,T,H,W,C) → q ⊙ M_s ⊙ M_t, projected: the formula at the top."""
 
     tap: Callable[[str, Tensor], None] | None = None
-    packed: _Weights | None = None
+    packed: Weights | None = None  # made by the block, which knows how many frames come at once
 
     def __init__(
         self, width: int, window: int, levels: int, drop: float = 0.0, norm: bool = False, normalise: bool = False
@@ -102,15 +81,12 @@ class FocalModulation(Packs, nn.Module):
 
     def temporal(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x (B,T,H,W,C) → M_t (B·T,H,W,C) and the gates (B·T,H,W,L+1) of the spatial contexts."""
-        w, frames = self.packed or self._plain(), x.flatten(0, 1)
+        w, frames = self.packed or self.weights(), x.flatten(0, 1)
         gates, gates_t = dense(frames, *w.gates).chunk(2, -1)
         context = x if w.context_t is None else dense(frames, *w.context_t).view(x.shape)
         contexts = []
         for convolution in w.convolutions_t:
-            if isinstance(convolution, TemporalTransform):
-                context = convolution(context)
-            else:
-                context = conv_temporal(context, convolution)
+            context = conv_temporal(context, convolution)
             contexts.append(context)
         total = self._gather(contexts, context.mean(1, keepdim=True), gates_t.unflatten(0, x.shape[:2]))
         m_t = dense(total.flatten(0, 1), *w.h_t)
@@ -121,7 +97,7 @@ class FocalModulation(Packs, nn.Module):
 
     def spatial(self, x: Tensor, m_t: Tensor, gates: Tensor, plus: Tensor | None = None) -> Tensor:
         """x, m_t (N,H,W,C) of any frames → the modulated and projected query, same shape; `plus` is added to it."""
-        w = self.packed or self._plain()
+        w = self.packed or self.weights()
         context, contexts = dense(x, *w.context), []
         for convolution in w.convolutions:
             context = conv_depthwise(context, convolution)
@@ -144,14 +120,14 @@ class FocalModulation(Packs, nn.Module):
             total = total.addcmul_(context, gate)
         return total / (self.levels + 1) if self.normalise else total
 
-    def _plain(self) -> _Weights:
+    def weights(self) -> Weights:
         """Views of the parameters. Weights are cut, not results: every convolution gets contiguous input."""
         c, gates = self.width, self.levels + 1
         w_q, w_s, w_gates = self.f.weight.split((c, c, gates))
         b_q, b_s, b_gates = self.f.bias.split((c, c, gates))
         w_t, w_gates_t = self.f_temporal.weight.split((c, gates))
         b_t, b_gates_t = self.f_temporal.bias.split((c, gates))
-        return _Weights(
+        return Weights(
             gates=(torch.cat([w_gates, w_gates_t]), torch.cat([b_gates, b_gates_t])),
             query=(w_q, b_q),
             context=(w_s, b_s),
@@ -163,29 +139,6 @@ class FocalModulation(Packs, nn.Module):
             convolutions_t=[kernel.unsqueeze(-1) for kernel in _kernels(self.focal_layers_temporal)],
         )
 
-    def pack(self, steps: int, frames: int, height: int, width: int) -> None:
-        """Prepack for clips of `steps` time steps on a grid, the spatial part for `frames` of them at once."""
-        w, grid = self._plain(), height * width
-        context_t = w.context_t
-        convolutions_t: list[Tensor | TemporalTransform] = []
-        for level, kernel in enumerate(_kernels(self.focal_layers_temporal)):
-            if kernel.dtype != torch.float32 or not transform_pays(steps, kernel.shape[-1], self.width):
-                convolutions_t.append(pack_temporal(kernel.unsqueeze(-1), steps, grid))
-            else:
-                convolutions_t.append(pack_transform(kernel, steps, grid, before=None if level else w.context_t))
-                context_t = context_t if level else None
-        self.packed = _Weights(
-            gates=pack_dense(w.gates, steps, grid),
-            query=pack_dense(w.query, frames, grid),
-            context=pack_dense(w.context, frames, grid),
-            convolutions=[pack_depthwise(weight, frames, height, width) for weight in w.convolutions],
-            h=pack_dense(w.h, frames, grid),
-            proj=pack_dense(w.proj, frames, grid),
-            context_t=None if context_t is None else pack_dense(context_t, steps, grid),
-            h_t=pack_dense(w.h_t, steps, grid),
-            convolutions_t=convolutions_t,
-        )
-
 
 def _kernels(layers: nn.ModuleList) -> list[Tensor]:
     """In the released names a convolution is entry 0 of a sequence with its activation."""
@@ -195,7 +148,7 @@ def _kernels(layers: nn.ModuleList) -> list[Tensor]:
 class Block(Packs, nn.Module):
     """(B,T,H,W,C) → same: modulation and MLP, each with norm, layer scale, stochastic depth and residual."""
 
-    packed: int | None = None  # frames at once
+    packed: int | None = None  # how many frames go through it at once
 
     def __init__(
         self,
@@ -221,12 +174,13 @@ class Block(Packs, nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
+        at_once = self.prepacked(*x.shape[1:4])
         y = x if self.postln else self.norm1(x)
         m_t, gates = self.modulation.temporal(y)
         rows = [x.flatten(0, 1), y.flatten(0, 1), m_t, gates]
-        if self.packed is None or self.packed >= len(m_t) or self.modulation.tap is not None:
+        if at_once is None or at_once >= len(m_t) or self.modulation.tap is not None:
             return self._frames(*rows).view(x.shape)
-        parts = [self._frames(*part) for part in zip(*(row.split(self.packed) for row in rows), strict=True)]
+        parts = [self._frames(*part) for part in zip(*(row.split(at_once) for row in rows), strict=True)]
         return torch.cat(parts, out=m_t).view(x.shape)  # nobody needs m_t any more
 
     def _frames(self, x: Tensor, y: Tensor, m_t: Tensor, gates: Tensor) -> Tensor:
@@ -240,12 +194,10 @@ class Block(Packs, nn.Module):
         y = norm(layer()) if self.postln else layer()
         return x + self.drop_path(y if gamma is None else gamma * y)
 
-    def pack(self, steps: int, height: int, width: int) -> None:
-        """Prepack; frames are then taken so many at once that the MLP's hidden layer stays in the cache."""
-        hidden = self.mlp.fc1.weight[:, :1].nbytes * height * width
-        self.packed = min(steps, max(1, CACHE_BYTES // hidden))
-        self.modulation.pack(steps, self.packed, height, width)
-        self.mlp.pack(self.packed, height * width)
+    def pack(self, steps: int, height: int, width: int) -> int:
+        at_once = frames_at_once(self.mlp.fc1.weight, height * width, steps)
+        self.modulation.packed = pack_weights(self.modulation.weights(), steps, at_once, height, width)
+        return at_once
 
 
 class Embed(Packs, nn.Module):
@@ -269,19 +221,19 @@ class Embed(Packs, nn.Module):
         """(B,T,H,W,C) → (B,T',H',W',C')."""
         if isinstance(self.proj, nn.Conv3d):
             return self.norm(self.proj(x.permute(0, 4, 1, 2, 3)).permute(0, 2, 3, 4, 1).contiguous())
-        weight, bias = self.packed or (self.proj.weight, self.proj.bias)
+        weight, bias = self.prepacked(*x.shape[1:4]) or (self.proj.weight, self.proj.bias)
         y = conv_strided(x.flatten(0, 1), weight, bias, self.proj.stride[0], int(self.proj.padding[0]))
         return self.norm(y.unflatten(0, x.shape[:2]))
 
-    def pack(self, steps: int, height: int, width: int) -> None:
-        if isinstance(self.proj, nn.Conv2d):
-            self.packed = pack_strided(self.proj, steps, height, width)
+    def pack(self, steps: int, height: int, width: int) -> Layer:
+        assert isinstance(self.proj, nn.Conv2d)
+        return pack_strided(self.proj, steps, height, width)
 
 
 class Stage(nn.Module):
     """Blocks on one grid, then the embedding into the next one, except in the last stage."""
 
-    is_stage = True  # what FSDP shards
+    is_stage = True
 
     def __init__(self, blocks: Sequence[Block], downsample: Embed | None) -> None:
         super().__init__()
@@ -291,11 +243,11 @@ class Stage(nn.Module):
     def forward(self, x: Tensor, checkpointing: bool = False) -> tuple[Tensor, Tensor]:
         """(B,T,H,W,C) → what the blocks made of it, and the same after the embedding into the next grid."""
         for block in self.blocks:
-            x = recompute(block, x) if checkpointing and torch.is_grad_enabled() else block(x)
+            x = recompute(block, block, x) if checkpointing and torch.is_grad_enabled() else block(x)
         return x, x if self.downsample is None else self.downsample(x)
 
 
-class VideoFocalNet(PackedModel):
+class VideoFocalNet(VideoModel):
     """Four stages of spatio-temporal focal modulation; any frame count and any frame size from 32 pixels.
 
     width: channels of the first stage (`embed_dim`), doubled by every stage; depths: blocks per stage; focal_levels
@@ -305,7 +257,6 @@ class VideoFocalNet(PackedModel):
     """
 
     channel_axis = -1
-    packed: tuple[int, int, int] | None = None  # steps, height and width that the weights are packed for
 
     def __init__(
         self,
@@ -313,6 +264,7 @@ class VideoFocalNet(PackedModel):
         *,
         width: int,
         depths: Sequence[int],
+        in_channels: int = 3,
         mlp_ratio: float = 4.0,
         focal_levels: Sequence[int] = (2, 2, 2, 2),
         focal_windows: Sequence[int] = (3, 3, 3, 3),
@@ -330,11 +282,11 @@ class VideoFocalNet(PackedModel):
     ) -> None:
         super().__init__()
         _check_options(width, depths, focal_levels, focal_windows, use_conv_embed, tubelet_size)
-        self.tubelet_size, self.depths = tubelet_size, tuple(depths)
+        self.in_channels, self.tubelet_size, self.depths = in_channels, tubelet_size, tuple(depths)
         widths = [width * 2**i for i in range(len(depths))]
         stem, down = ((7, 4, 2), (3, 2, 1)) if use_conv_embed else ((4, 4, 0), (2, 2, 0))  # kernel, stride, padding
         self.embeddings = [stem, *[down] * (len(depths) - 1)]
-        self.patch_embed = Embed(3, width, *stem, tubelet_size, patch_norm)
+        self.patch_embed = Embed(in_channels, width, *stem, tubelet_size, patch_norm)
         self.pos_drop = nn.Dropout(drop_rate)
         rates = iter([drop_path_rate * n / max(1, sum(depths) - 1) for n in range(sum(depths))])
         self.layers = nn.ModuleList()
@@ -362,29 +314,30 @@ class VideoFocalNet(PackedModel):
         self.reset_classifier(num_classes)
         self.apply(self._initialise)
 
-    def forward(self, clips: Tensor) -> Tensor:
-        """Normalised clips (B,3,T,H,W) → logits (B,K). Fastest when their memory is (B,T,H,W,3)."""
-        with self._gradients():
-            x = self._embed(clips)
-            for stage in self.layers:
-                _, x = stage(x, self.checkpointing)
-            return self.head(self.norm(x).mean((2, 3)).mean(1)).to(clips.dtype)
+    def _logits(self, clips: Tensor) -> Tensor:
+        x = self._embed(clips)
+        for stage in self.layers:
+            _, x = stage(x, self.checkpointing)
+        return self._classify(x)
 
-    def forward_features(self, clips: Tensor) -> dict[str, Tensor]:
-        """`stem` and `stage1` … `stage4` (before the embedding into the next grid), each (B,C,T,h,w)."""
-        with self._gradients():
-            x = self._embed(clips)
-            features = {"stem": x}
-            for number, stage in enumerate(self.layers, 1):
-                features[f"stage{number}"], x = stage(x, self.checkpointing)
-            return {name: feature.permute(0, 4, 1, 2, 3) for name, feature in features.items()}
+    def _features(self, clips: Tensor) -> dict[str, Tensor]:
+        """`stem` and `stage1` … `stage4`, before the embedding into the next grid."""
+        x = self._embed(clips)
+        features = {"stem": x}
+        for number, stage in enumerate(self.layers, 1):
+            features[f"stage{number}"], x = stage(x, self.checkpointing)
+        return {name: feature.permute(0, 4, 1, 2, 3) for name, feature in features.items()}
 
-    def forward_head(self, features: dict[str, Tensor]) -> Tensor:
-        last = features[f"stage{len(self.layers)}"].permute(0, 2, 3, 4, 1)
-        return self.head(self.norm(last).mean((2, 3)).mean(1))
+    def _head(self, features: dict[str, Tensor]) -> Tensor:
+        return self._classify(features[f"stage{len(self.layers)}"].permute(0, 2, 3, 4, 1))
+
+    def _embed(self, clips: Tensor) -> Tensor:
+        return self.pos_drop(self.patch_embed(clips.permute(0, 2, 3, 4, 1)))
+
+    def _classify(self, x: Tensor) -> Tensor:
+        return self.head(self.norm(x).mean((2, 3)).mean(1))
 
     def reset_classifier(self, num_classes: int) -> None:
-        """A fresh head of `num_classes` outputs; 0 leaves the pooled features (B,C)."""
         self.head: nn.Module = nn.Identity()
         if num_classes:
             self.head = nn.Linear(
@@ -440,27 +393,11 @@ class VideoFocalNet(PackedModel):
                 f"build it with tubelet_size={tubelet}"
             )
         width, norm = self.patch_embed.proj.out_channels, self.patch_embed.norm
-        embed = Embed(3, width, *self.embeddings[0], tubelet, norm=False).to(self.patch_embed.proj.weight)
+        embed = Embed(self.in_channels, width, *self.embeddings[0], tubelet, norm=False)
+        embed = embed.to(self.patch_embed.proj.weight)
         embed.norm = norm
         self.patch_embed, self.tubelet_size, self.options["tubelet_size"] = embed, tubelet, tubelet
         report.notes.append(f"tubelet_size {tubelet} taken from the file")
-
-    def pack(self) -> None:
-        self._pack(self.input.frames // self.tubelet_size, self.input.size, self.input.size)
-
-    def _pack(self, steps: int, *sides: int) -> None:
-        self.packed = steps, *sides  # type: ignore[assignment]
-        for stage, grid in zip(self.layers, self._grids(sides), strict=True):
-            for module in stage.modules():
-                if isinstance(module, Block | Embed):
-                    module.pack(steps, *(max(1, side) for side in grid))
-
-    def _embed(self, clips: Tensor) -> Tensor:
-        self._check_input(clips)
-        shape = clips.shape[2] // self.tubelet_size, clips.shape[3], clips.shape[4]
-        if self.packed not in (None, shape):
-            self._pack(*shape)  # kernels chosen for another grid take seven times as long
-        return self.pos_drop(self.patch_embed(self._as_weights(clips).permute(0, 2, 3, 4, 1)))
 
     def _grids(self, sides: Sequence[int]) -> list[tuple[int, ...]]:
         """Height and width of every stage's grid for frames of that size."""
@@ -470,14 +407,11 @@ class VideoFocalNet(PackedModel):
             grids.append(sides)
         return grids
 
-    def _check_input(self, clips: Tensor) -> None:
-        if clips.ndim != 5 or clips.shape[1] != 3:
-            raise ValueError(f"clips are (B,3,T,H,W), got {tuple(clips.shape)}")
-        frames, *sides = clips.shape[2:]
+    def check_clip(self, frames: int, height: int, width: int) -> None:
         if frames == 0 or frames % self.tubelet_size:
             raise ValueError(f"{frames} frames: give a multiple of the tubelet size, {self.tubelet_size}")
-        if min(self._grids(sides)[-1]) < 1:
-            raise ValueError(f"frames of {sides[0]}x{sides[1]} pixels are too small: give at least 32 pixels a side")
+        if min(self._grids((height, width))[-1]) < 1:
+            raise ValueError(f"frames of {height}x{width} pixels are too small: give at least 32 pixels a side")
 
 
 def _check_options(
@@ -498,6 +432,43 @@ def _check_options(
         raise ValueError(
             f"use_conv_embed has no tubelets: set tubelet_size 1 (got {tubelet}) or leave use_conv_embed off"
         )
+
+
+def _build(num_classes: int, options: dict[str, Any], **variant: Any) -> VideoFocalNet:
+    return VideoFocalNet(num_classes, **{**variant, **options})
+
+
+@register_model
+def vfl_net(num_classes: int = 400, **options: Any) -> VideoFocalNet:
+    """22 M parameters: the student of DVFL-Net (*nano* in its code); HMDB51 82.7, UCF101 88.4 when distilled."""
+    return _build(num_classes, options, width=96, depths=(1, 1, 2, 1), drop_path_rate=0.2)
+
+
+@register_model
+def video_focalnet_tiny(num_classes: int = 400, **options: Any) -> VideoFocalNet:
+    """49 M parameters; K400 79.8 with 16 frames."""
+    return _build(num_classes, options, width=96, depths=(2, 2, 6, 2), drop_path_rate=0.2)
+
+
+@register_model
+def video_focalnet_small(num_classes: int = 400, **options: Any) -> VideoFocalNet:
+    """88 M parameters; K400 81.4 with 16 frames."""
+    return _build(num_classes, options, width=96, depths=(2, 2, 18, 2), drop_path_rate=0.3)
+
+
+@register_model
+def video_focalnet_base(num_classes: int = 400, **options: Any) -> VideoFocalNet:
+    """157 M parameters; K400 83.6, K600 86.7, SSv2 71.1 with 16 frames."""
+    return _build(num_classes, options, width=128, depths=(2, 2, 18, 2), drop_path_rate=0.5)
+
+
+class Modulators:
+    """What the focal modulation of one block computed, as the published figures draw it."""
+
+    spatial: Tensor  # M_s (B·T,C,H,W)
+    temporal: Tensor  # M_t (B·T,C,H,W)
+    gates: Tensor  # (B·T,L+1,H,W)
+    gates_temporal: Tensor  # (B·H·W,L+1,T), rows ordered (b,h,w)
 
 
 @contextlib.contextmanager
@@ -528,31 +499,3 @@ def modulator_map(modulator: Tensor, size: tuple[int, int] | None = None) -> Ten
     """
     norm = torch.linalg.vector_norm(modulator.float(), dim=1, keepdim=True)
     return norm if size is None else F.interpolate(norm, size, mode="bilinear", align_corners=False)
-
-
-def _build(num_classes: int, options: dict[str, Any], **variant: Any) -> VideoFocalNet:
-    return VideoFocalNet(num_classes, **{**variant, **options})
-
-
-@register_model
-def vfl_net(num_classes: int = 400, **options: Any) -> VideoFocalNet:
-    """22 M parameters: the student of DVFL-Net (*nano* in its code); HMDB51 82.7, UCF101 88.4 when distilled."""
-    return _build(num_classes, options, width=96, depths=(1, 1, 2, 1), drop_path_rate=0.2)
-
-
-@register_model
-def video_focalnet_tiny(num_classes: int = 400, **options: Any) -> VideoFocalNet:
-    """49 M parameters; K400 79.8 with 16 frames."""
-    return _build(num_classes, options, width=96, depths=(2, 2, 6, 2), drop_path_rate=0.2)
-
-
-@register_model
-def video_focalnet_small(num_classes: int = 400, **options: Any) -> VideoFocalNet:
-    """88 M parameters; K400 81.4 with 16 frames."""
-    return _build(num_classes, options, width=96, depths=(2, 2, 18, 2), drop_path_rate=0.3)
-
-
-@register_model
-def video_focalnet_base(num_classes: int = 400, **options: Any) -> VideoFocalNet:
-    """157 M parameters; K400 83.6, K600 86.7, SSv2 71.1 with 16 frames."""
-    return _build(num_classes, options, width=128, depths=(2, 2, 18, 2), drop_path_rate=0.5)

@@ -12,7 +12,7 @@ import ctypes
 import functools
 import math
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,19 +28,40 @@ Layer = tuple[Tensor, Tensor | None]  # weight (C',C) and bias
 
 
 class Packs:
-    """A module with prepacked weights under `packed`: a cache, left out of copies and pickles."""
+    """A layer that can prepack its weights for inference, at its first call, when it sees the shape of its input.
 
+    A `VideoModel` says for all of its layers whether they do. What they packed is a cache without gradients: it is left
+    out of copies and pickles, which hold the plain layer.
+    """
+
+    packs = False
     packed: Any = None
-    packs: torch.dtype | None = None  # set: pack at the next call, in that type
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("packed", "packs")}
+    def pack(self, *input: Any) -> Any:
+        """The weights packed for an input like this, not None."""
+        raise NotImplementedError
+
+    def prepacked(self, *input: Any) -> Any:
+        """What `pack` made; None where the plain weights count."""
+        if self.packs and self.packed is None:
+            self.packed = self.pack(*input)
+        return self.packed
+
+    def __getstate__(self) -> Any:
+        state: Any = super().__getstate__()
+        return {name: value for name, value in state.items() if name not in ("packed", "packs")}
+
+
+def set_packing(model: nn.Module, packs: bool) -> None:
+    """Let every layer of `model` that can pack its weights do so at its next call, or go back to the plain ones."""
+    for layer in model.modules():
+        if isinstance(layer, Packs):
+            layer.packs, layer.packed = packs, None
 
 
 def is_packed(model: nn.Module) -> bool:
     """Whether some of its weights are prepacked, or will be: it then has no gradients; a copy has."""
-    layers = [module for module in model.modules() if isinstance(module, Packs)]
-    return any(layer.packed is not None or layer.packs is not None for layer in layers)
+    return any(layer.packs for layer in model.modules() if isinstance(layer, Packs))
 
 
 def can_pack(dtype: torch.dtype) -> bool:
@@ -149,13 +170,15 @@ def pack_depthwise(weight: Tensor, frames: int, height: int, width: int) -> Tens
     return torch.ops.mkldnn._reorder_convolution_weight(weight.detach(), [side, side], ONES, ONES, channels, shape)
 
 
-def conv_temporal(x: Tensor, weight: Tensor) -> Tensor:
+def conv_temporal(x: Tensor, weight: Tensor | TemporalTransform) -> Tensor:
     """x (B,T,H,W,C), weight (C,C,k,1) → GELU of the convolution along T, same length.
 
     A k×1 convolution over T × HW: the same memory as a Conv3d of (k,1,1), but one that PyTorch gives to oneDNN also at
     batch 1 with one thread, forward and backward, where the Conv3d falls to im2col. On CPUs in float32 it goes through
     the frequencies where that is less work (see `TemporalTransform`): a training step of VFL-Net in 2.5 s for 3.8.
     """
+    if isinstance(weight, TemporalTransform):
+        return weight(x)
     b, t, h, w, c = x.shape
     taps = weight.shape[2]
     if weight.is_mkldnn:
@@ -255,8 +278,6 @@ def fourier(steps: int, taps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 class MLP(Packs, nn.Module):
-    packed: tuple[Layer, Layer] | None = None
-
     def __init__(self, width: int, hidden: int, drop: float) -> None:
         super().__init__()
         self.fc1 = nn.Linear(width, hidden)
@@ -265,12 +286,15 @@ class MLP(Packs, nn.Module):
 
     def forward(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
         """(N,…,C) → same shape; `plus` is added to it."""
-        fc1, fc2 = self.packed or ((self.fc1.weight, self.fc1.bias), (self.fc2.weight, self.fc2.bias))
+        fc1, fc2 = self.prepacked(len(x), math.prod(x.shape[1:-1])) or self._layers()
         return self.drop(dense(self.drop(dense(x, *fc1, gelu=True)), *fc2, plus=plus))
 
-    def pack(self, frames: int, grid: int) -> None:
-        fc1, fc2 = ((layer.weight, layer.bias) for layer in (self.fc1, self.fc2))
-        self.packed = pack_dense(fc1, frames, grid), pack_dense(fc2, frames, grid)
+    def _layers(self) -> tuple[Layer, Layer]:
+        return (self.fc1.weight, self.fc1.bias), (self.fc2.weight, self.fc2.bias)
+
+    def pack(self, frames: int, grid: int) -> tuple[Layer, Layer]:
+        fc1, fc2 = self._layers()
+        return pack_dense(fc1, frames, grid), pack_dense(fc2, frames, grid)
 
 
 class DropPath(nn.Module):
@@ -287,19 +311,18 @@ class DropPath(nn.Module):
         return x * kept.div_(1 - self.p)
 
 
-def recompute(block: nn.Module, x: Tensor) -> Tensor:
-    """`block(x)` whose activations are computed again in the backward pass instead of kept.
+def recompute(module: nn.Module, function: Callable[..., Any], *inputs: Any) -> Any:
+    """`function(*inputs)` whose activations are computed again in the backward pass instead of kept.
 
-    The second pass leaves the running statistics of batch norms alone, which the first has updated.
+    The second pass leaves the running statistics of the batch norms of `module` alone, which the first has updated.
     """
-    passes = (contextlib.nullcontext(), _still_statistics(block))
-    result: Tensor = checkpoint(block, x, use_reentrant=False, context_fn=lambda: passes)
-    return result
+    passes = (contextlib.nullcontext(), _still_statistics(module))
+    return checkpoint(function, *inputs, use_reentrant=False, context_fn=lambda: passes)
 
 
 @contextlib.contextmanager
-def _still_statistics(block: nn.Module) -> Iterator[None]:
-    norms: list[Any] = [m for m in block.modules() if getattr(m, "num_batches_tracked", None) is not None]
+def _still_statistics(module: nn.Module) -> Iterator[None]:
+    norms: list[Any] = [m for m in module.modules() if getattr(m, "num_batches_tracked", None) is not None]
     before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
     for norm in norms:
         norm.momentum = 0.0

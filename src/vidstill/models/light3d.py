@@ -17,8 +17,9 @@ from torch.nn import functional as F
 
 from vidstill.config import Clip
 from vidstill.models.convolution import BatchNorm3d, Chain, Conv3d, MaxPool, activate, avg_pool, conv_norm
+from vidstill.models.model import Activation
 from vidstill.models.pathways import CMDA, Features, Layers, PathwayNet, Stage, assemble, check_shares
-from vidstill.models.registry import Activation, register_model
+from vidstill.models.registry import register_model
 from vidstill.models.slowfast import kinetics_clip
 
 ONE, SPATIAL, ALL = (1, 1, 1), (1, 2, 2), (2, 2, 2)  # strides
@@ -272,6 +273,7 @@ class LightSlowFast(PathwayNet):
         head: Callable[..., nn.Module],
         cam_layer: str,
         *,
+        in_channels: int = 3,
         alpha: int = 4,
         beta: int = 8,
         dropout: float = 0.5,
@@ -279,11 +281,12 @@ class LightSlowFast(PathwayNet):
         reverse_channels: bool = False,
     ) -> None:
         check_shares(alpha, beta)
-        steps, widths = assemble(stages, partial(CMDA, alpha=alpha, beta=beta), 2)
+        steps, widths = assemble(stages, partial(CMDA, alpha=alpha, beta=beta), 2, in_channels)
         super().__init__(
             num_classes,
             steps,
             head(widths, num_classes, dropout),
+            in_channels=in_channels,
             alpha=alpha,
             activation=activation,
             reverse_channels=reverse_channels,
@@ -298,10 +301,17 @@ class SingleStream(PathwayNet):
     head_name = "classifier.1"
 
     def __init__(
-        self, num_classes: int, steps: dict[str, nn.Module], width: int, cam_layer: str, *, dropout: float = 0.2
+        self,
+        num_classes: int,
+        steps: dict[str, nn.Module],
+        width: int,
+        cam_layer: str,
+        *,
+        in_channels: int = 3,
+        dropout: float = 0.2,
     ) -> None:
         classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(width, num_classes))
-        super().__init__(num_classes, steps, classifier, alpha=None)
+        super().__init__(num_classes, steps, classifier, in_channels=in_channels, alpha=None)
         self.cam_layer = cam_layer
         mean = (114.7748, 107.7354, 99.475)
         self.input = Clip(
@@ -340,9 +350,7 @@ def slowfast_shufflenet(
 
     stages = [Stage("s1", first, "s1_fuse")]
     stages += [Stage(f"s{n + 1}", partial(stage, n), f"s{n + 1}_fuse") for n in (1, 2, 3)]
-    return LightSlowFast(
-        num_classes, stages, lambda widths, *rest: LightHead(sum(widths), *rest), "s4_fuse", beta=beta, **options
-    )
+    return LightSlowFast(num_classes, stages, head, "s4_fuse", beta=beta, **options)
 
 
 @register_model
@@ -450,23 +458,27 @@ def slowfast_ghostnet(num_classes: int = 400, *, width: float = 1.0, beta: int =
 
 
 @register_model
-def shufflenet_3d(num_classes: int = 400, *, width: float = 1.0, groups: int = 3, **options: Any) -> SingleStream:
+def shufflenet_3d(
+    num_classes: int = 400, *, width: float = 1.0, groups: int = 3, in_channels: int = 3, **options: Any
+) -> SingleStream:
     """ShuffleNet; K400 51.1 with width 2."""
     planes = [int(width * p) for p in _of(SHUFFLENET, "groups", groups)]
-    steps: dict[str, nn.Module] = {"conv1": stem(3, planes[0]), "maxpool": MaxPool(CUBE, ALL)}
+    steps: dict[str, nn.Module] = {"conv1": stem(in_channels, planes[0]), "maxpool": MaxPool(CUBE, ALL)}
     for n, count in enumerate(SHUFFLE_UNITS, 1):
         units = [
             ShuffleUnit(planes[n if i else n - 1], planes[n], ONE if i else ALL, groups, single=True)
             for i in range(count)
         ]
         steps[f"layer{n}"] = Chain(*units)
-    model = SingleStream(num_classes, steps, planes[-1], "layer3", **options)
-    model.fewest = 16  # for the last shortcut to have two to pool
+    model = SingleStream(num_classes, steps, planes[-1], "layer3", in_channels=in_channels, **options)
+    model.frames_in = 16  # halved four times, and shortcuts pool pairs
     return model
 
 
 @register_model
-def shufflenetv2_3d(num_classes: int = 400, *, width: float = 1.0, **options: Any) -> SingleStream:
+def shufflenetv2_3d(
+    num_classes: int = 400, *, width: float = 1.0, in_channels: int = 3, **options: Any
+) -> SingleStream:
     """ShuffleNetV2; K400 24.1, 47.3 and 54.2 with width 0.25, 1 and 2."""
     *planes, last = _of(SHUFFLENETV2, "width", width)
     units = [
@@ -475,19 +487,19 @@ def shufflenetv2_3d(num_classes: int = 400, *, width: float = 1.0, **options: An
         for i in range(count)
     ]
     steps = {
-        "conv1": stem(3, planes[0]),
+        "conv1": stem(in_channels, planes[0]),
         "maxpool": MaxPool(CUBE, ALL),
         "features": Chain(*units),
         "conv_last": Chain(*pointwise(planes[-1], last)),
     }
-    return SingleStream(num_classes, steps, last, "conv_last", **options)
+    return SingleStream(num_classes, steps, last, "conv_last", in_channels=in_channels, **options)
 
 
 @register_model
-def mobilenetv2_3d(num_classes: int = 400, *, width: float = 1.0, **options: Any) -> SingleStream:
+def mobilenetv2_3d(num_classes: int = 400, *, width: float = 1.0, in_channels: int = 3, **options: Any) -> SingleStream:
     """MobileNetV2; K400 38.5."""
     channels = int(32 * width)
-    units: list[nn.Module] = [stem(3, channels, nn.ReLU6)]
+    units: list[nn.Module] = [stem(in_channels, channels, nn.ReLU6)]
     for expansion, plane, count, stride in MOBILENETV2:
         for i in range(count):
             out = int(plane * width)
@@ -495,7 +507,7 @@ def mobilenetv2_3d(num_classes: int = 400, *, width: float = 1.0, **options: Any
             channels = out
     last = int(1280 * width) if width > 1 else 1280
     units.append(Chain(*pointwise(channels, last, nn.ReLU6)))
-    return SingleStream(num_classes, {"features": Chain(*units)}, last, "features", **options)
+    return SingleStream(num_classes, {"features": Chain(*units)}, last, "features", in_channels=in_channels, **options)
 
 
 def _of(table: Mapping[Any, tuple[int, ...]], what: str, key: float) -> tuple[int, ...]:

@@ -7,23 +7,21 @@ Features are one (B,C,T,H,W) per pathway, the slow one first.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from vidstill.data.sampling import spread
 from vidstill.models.adapt import Report, inflate
 from vidstill.models.convolution import Conv3d, activate, conv_norm, max_pool, tokens_of, untoken
-from vidstill.models.layers import can_pack, keep_freed_memory
+from vidstill.models.layers import recompute
 from vidstill.models.megvii import from_megvii, is_megvii
-from vidstill.models.registry import Activation, VideoModel
+from vidstill.models.model import Activation, VideoModel
 from vidstill.models.subnorm import Norm, whole_state
 
 Features = list[Tensor]
@@ -41,8 +39,6 @@ class Stage(NamedTuple):
 
 class Pathways(nn.Module):
     """One stage of every pathway: features → features."""
-
-    is_stage = True  # what FSDP shards
 
     def __init__(self, built: Sequence[Layers]) -> None:
         super().__init__()
@@ -140,10 +136,10 @@ def slow_frames(frames: int, alpha: int) -> tuple[int, ...]:
 
 
 def assemble(
-    stages: Sequence[Stage], fusion: Callable[[int, int], nn.Module], pathways: int
+    stages: Sequence[Stage], fusion: Callable[[int, int], nn.Module], pathways: int, in_channels: int
 ) -> tuple[dict[str, nn.Module], list[int]]:
     """Every stage of every pathway and, of two pathways, the fusions: modules in turn, and the channels at the end."""
-    widths = [3] * pathways
+    widths = [in_channels] * pathways
     steps: dict[str, nn.Module] = {}
     for stage in stages:
         steps[stage.name] = Pathways([stage.build(pathway, width) for pathway, width in enumerate(widths)])
@@ -167,7 +163,7 @@ class PathwayNet(VideoModel):
     """
 
     head_name: str  # of the linear layer
-    fewest: int = 1  # frames
+    frames_in: int = 1  # the network takes multiples of so many, besides alpha
     cam_layer: str  # the last step whose features still have places
 
     def __init__(
@@ -176,15 +172,19 @@ class PathwayNet(VideoModel):
         steps: dict[str, nn.Module],
         head: nn.Module,
         *,
+        in_channels: int,
         alpha: int | None,
         activation: Activation = "softmax",
         reverse_channels: bool = False,
     ) -> None:
         super().__init__()
-        self.alpha, self.reverse_channels = alpha, reverse_channels
+        if reverse_channels and in_channels != 3:
+            raise ValueError(f"reverse_channels swaps red and blue, in_channels is {in_channels}: leave it out")
+        self.in_channels, self.alpha, self.reverse_channels = in_channels, alpha, reverse_channels
         self.steps = list(steps)
         for name, step in steps.items():
             self.add_module(name, step)
+            step.is_stage = any(True for _ in step.parameters())  # type: ignore[assignment]
         self.add_module(self.head_name.partition(".")[0], head)
         self.activation = activation
         initialise(self)
@@ -192,21 +192,14 @@ class PathwayNet(VideoModel):
         if not num_classes:
             self.reset_classifier(0)
 
-    def forward(self, clips: Tensor) -> Tensor:
-        """Normalised clips (B,3,T,H,W) → logits (B,K). Fastest when their memory is (B,T,H,W,3)."""
+    def _logits(self, clips: Tensor) -> Tensor:
         x = self.pathways(clips)
         for name in self.steps:
             x = self._step(name, x)
-        return self.classify(x).to(clips.dtype)
+        return self.classify(x)
 
-    def classify(self, x: Features) -> Tensor:
-        return self.get_submodule("head")(x)
-
-    def run(self, step: nn.Module, x: Features) -> Features:
-        return step(x)
-
-    def forward_features(self, clips: Tensor) -> dict[str, Tensor]:
-        """Every stage and fusion, `s1.0` of the slow and `s1.1` of the fast pathway, each (B,C,T,h,w)."""
+    def _features(self, clips: Tensor) -> dict[str, Tensor]:
+        """Every stage and fusion, `s1.0` of the slow and `s1.1` of the fast pathway."""
         x = self.pathways(clips)
         features: dict[str, Tensor] = {}
         for name in self.steps:
@@ -214,35 +207,44 @@ class PathwayNet(VideoModel):
             features |= {f"{name}.{pathway}": feature for pathway, feature in enumerate(x)}
         return features
 
-    def pathways(self, clips: Tensor) -> Features:
-        """The clip as each pathway sees it. Raises ValueError for another shape or number of frames."""
-        if clips.ndim != 5 or clips.shape[1] != 3:
-            raise ValueError(f"clips are (B,3,T,H,W), got {tuple(clips.shape)}")
-        frames = clips.shape[2]
-        if frames < self.fewest:
-            raise ValueError(f"{frames} frames: give at least {self.fewest}")
+    def _head(self, features: dict[str, Tensor]) -> Tensor:
+        last = self.steps[-1]
+        return self.classify([features[f"{last}.{p}"] for p in range(1 if self.alpha is None else 2)])
+
+    def classify(self, x: Features) -> Tensor:
+        return self.get_submodule("head")(x)
+
+    def run(self, step: nn.Module, x: Features) -> Features:
+        return step(x)
+
+    def _step(self, name: str, x: Features) -> Features:
+        step = getattr(self, name)
+        if self.checkpointing and torch.is_grad_enabled():
+            return recompute(step, self.run, step, x)
+        return self.run(step, x)
+
+    def check_clip(self, frames: int, height: int, width: int) -> None:
+        if frames % self.frames_in:
+            raise ValueError(f"{frames} frames: give a multiple of {self.frames_in}")
         if self.alpha and frames % self.alpha:
             raise ValueError(f"{frames} frames: give a multiple of alpha, {self.alpha}")
+        super().check_clip(frames, height, width)
+
+    def pathways(self, clips: Tensor) -> Features:
+        """The clip as each pathway sees it."""
         if self.reverse_channels:
             clips = clips.flip(1)
-        if clips.is_meta or not torch.is_autocast_enabled(clips.device.type):
-            clips = clips.to(next(self.parameters()).dtype)
         clips = clips.contiguous(memory_format=torch.channels_last_3d)
         if self.alpha is None:
             return [clips]
-        slow = torch.tensor(slow_frames(frames, self.alpha), device=clips.device)
+        slow = torch.tensor(slow_frames(clips.shape[2], self.alpha), device=clips.device)
         return [clips.permute(0, 2, 3, 4, 1).index_select(1, slow).permute(0, 4, 1, 2, 3), clips]
-
-    def forward_head(self, features: dict[str, Tensor]) -> Tensor:
-        last = self.steps[-1]
-        return self.classify([features[f"{last}.{p}"] for p in range(1 if self.alpha is None else 2)])
 
     def seen_frames(self, frames: int) -> list[list[int]]:
         fast = list(range(frames))
         return [fast] if self.alpha is None else [list(slow_frames(frames, self.alpha)), fast]
 
     def reset_classifier(self, num_classes: int) -> None:
-        """A fresh head of `num_classes` outputs; 0 leaves the pooled features."""
         old = self.get_submodule(self.head_name)
         if isinstance(old, nn.Linear):
             self.pooled, like = old.in_features, old.weight
@@ -285,41 +287,6 @@ class PathwayNet(VideoModel):
         if slow:
             return from_megvii(state, "s1.pathway0_stem", [(name, 0) for name in slow])
         return from_megvii(state, "conv1", [("features", 0), ("features", 4), ("features", 12)])
-
-    def optimise_for_inference(self, bf16: bool = False) -> PathwayNet:
-        """Give up training for speed, in place; eval mode.
-
-        On x86 CPUs norms are folded into their convolutions, and these packed for oneDNN at the first clip.
-        """
-        self.eval()
-        dtype = torch.bfloat16 if bf16 and can_pack(torch.bfloat16) else torch.float32
-        if next(self.parameters()).device.type == "cpu" and can_pack(dtype):
-            keep_freed_memory()
-            for module in self.modules():
-                if isinstance(module, Conv3d):
-                    module.packs = dtype
-        return self
-
-    def _step(self, name: str, x: Features) -> Features:
-        step = getattr(self, name)
-        if self.checkpointing and torch.is_grad_enabled():
-            contexts = lambda: (contextlib.nullcontext(), _frozen_statistics(step))  # noqa: E731
-            return checkpoint(self.run, step, x, use_reentrant=False, context_fn=contexts)
-        return self.run(step, x)
-
-
-@contextlib.contextmanager
-def _frozen_statistics(module: nn.Module) -> Iterator[None]:
-    """Computing a stage a second time does not count its batch a second time."""
-    norms = [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm3d)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
-    try:
-        yield
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
 
 
 def initialise(module: nn.Module) -> None:

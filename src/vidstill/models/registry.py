@@ -1,4 +1,4 @@
-"""Names → models. A model is an nn.Module that answers `input`, `classes`, `forward_features`, `reset_classifier`."""
+"""Names → models."""
 
 from __future__ import annotations
 
@@ -8,66 +8,14 @@ import fnmatch
 import importlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 import torch
-from torch import Tensor, nn
 
-from vidstill.config import Clip
-from vidstill.models.adapt import Report
 from vidstill.models.catalogue import CATALOGUE
+from vidstill.models.model import Activation, VideoModel
 
-Activation = Literal["softmax", "sigmoid", "relu"]
-
-
-class VideoModel(nn.Module):
-    """What every registered model answers, whatever its family.
-
-    `forward(clips)` maps normalised clips (B,3,T,H,W) to logits (B,K); `forward_features(clips)` names its stages,
-    each (B,C,T,H,W).
-    """
-
-    input: Clip = Clip()
-    classes: list[str] | None = None
-    name: str = ""
-    options: dict[str, Any]
-    num_classes: int
-    head_keys: tuple[str, ...] = ("head.weight", "head.bias")  # of the state dict, what depends on num_classes
-    channel_axis: int = 1  # of what its inner layers hand on
-    cam_layer: str = ""  # which of them Grad-CAM looks at unless told otherwise, parts separated by slashes
-    activation: Activation = "softmax"  # that makes the scores of a view from its logits
-    checkpointing: bool = False  # recompute activations in the backward pass: less memory, about a third more time
-
-    def forward_features(self, clips: Tensor) -> dict[str, Tensor]:
-        raise NotImplementedError
-
-    def reset_classifier(self, num_classes: int) -> None:
-        raise NotImplementedError
-
-    def forward_with_features(self, clips: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Logits and features of one pass."""
-        features = self.forward_features(clips)
-        return self.forward_head(features), features
-
-    def forward_head(self, features: dict[str, Tensor]) -> Tensor:
-        """What `forward_features` gave → logits (B,K)."""
-        raise NotImplementedError
-
-    def seen_frames(self, frames: int) -> list[list[int]]:
-        """Which of a clip's frames each pathway sees, in the order in which its layers hand on their tensors."""
-        return [list(range(frames))]
-
-    def optimise_for_inference(self, bf16: bool = False) -> VideoModel:
-        """Give up training for speed, in place: same logits to rounding; with `bf16` to about 1 %, float32 still out.
-
-        Models without such a form only go into eval mode.
-        """
-        return self.eval()
-
-    def adapt_weights(self, state: dict[str, Tensor], head: str, report: Report) -> dict[str, Tensor]:
-        """What `load_weights` hands over, as this model wants it; says in `report` what was changed or left out."""
-        return state
-
+__all__ = ["Activation", "VideoModel", "create_model", "list_models", "register_model"]
 
 Builder = TypeVar("Builder", bound=Callable[..., VideoModel])
 
@@ -101,6 +49,8 @@ def create_model(
     builders = _builders()
     if name not in builders:
         raise ValueError(f"no model {name!r}{_near(name, builders)}; known: {', '.join(sorted(builders))}")
+    if not isinstance(num_classes, int) or isinstance(num_classes, bool) or num_classes < 0:
+        raise ValueError(f"num_classes {num_classes!r:.40}: give a whole number, 0 for the pooled features")
     _check_options(builders[name], options)
     with torch.device(device) if device is not None else contextlib.nullcontext():
         model = builders[name](num_classes=num_classes, **options)

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from vidstill.config import Clip
 from vidstill.models.adapt import Report
 from vidstill.models.convolution import Conv3d, MaxPool, conv_norm, tokens_of, untoken
+from vidstill.models.model import Activation
 from vidstill.models.pathways import (
     CMDA,
     Features,
@@ -29,7 +30,7 @@ from vidstill.models.pathways import (
     attend,
     check_shares,
 )
-from vidstill.models.registry import Activation, register_model
+from vidstill.models.registry import register_model
 from vidstill.models.subnorm import Norm
 
 PerStage = Sequence[Sequence[int]]
@@ -191,6 +192,7 @@ class SlowFast(PathwayNet):
         self,
         num_classes: int,
         *,
+        in_channels: int = 3,
         pathways: Sequence[str] = ("slow", "fast"),
         depths: Sequence[int] = R50,
         width: int = 64,
@@ -262,11 +264,12 @@ class SlowFast(PathwayNet):
         )
         stages = [Stage("s1", stem, "s1_fuse")]
         stages += [Stage(f"s{n + 2}", partial(stage, n), f"s{n + 2}_fuse" if n < 3 else None) for n in range(4)]
-        steps, widths = assemble(stages, fuse, len(pathways))
+        steps, widths = assemble(stages, fuse, len(pathways), in_channels)
         super().__init__(
             num_classes,
             steps,
             Head(widths, num_classes, dropout, windows, activation),
+            in_channels=in_channels,
             alpha=alpha if len(pathways) > 1 else None,
             activation=activation,
             reverse_channels=reverse_channels,
@@ -381,7 +384,7 @@ def slow_r50(num_classes: int = 400, **options: Any) -> SlowFast:
 
 @register_model
 def c2d_r50(num_classes: int = 400, **options: Any) -> SlowFast:
-    """8×8; K400 67.2. `pool_frames=False` for the files without pooling along time."""
+    """8×8. `pool_frames=False` for the released file, which does not pool along time; K400 67.2."""
     return _build(num_classes, options, (8, 8, 224), pathways=("c2d",), **_SINGLE)
 
 

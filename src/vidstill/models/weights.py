@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load as parse_safetensors
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
-from vidstill.config import Clip
 from vidstill.files import atomic
 from vidstill.models.adapt import Report, shape_of
-from vidstill.models.registry import Activation, VideoModel, create_model
+from vidstill.models.model import LONGEST_NAME, SavedModel, VideoModel
+from vidstill.models.registry import create_model
 from vidstill.models.unpickle import read_pickled
 
 FORMAT = 1  # of <stem>.json
 WRAPPERS = ("model", "state_dict", "model_state", "model_state_dict", "blobs")
+LONGEST_JSON = 16 << 20  # bytes; 20,000 classes need 1 MB
+LARGEST_OPTION, MOST_OPTIONS = 100_000, 1_000  # of a description: no network has more blocks, channels or entries
 PREFIXES = re.compile(r"^(module\.|_orig_mod\.)+")  # left by DataParallel, DDP and torch.compile
 
 
@@ -58,8 +62,7 @@ def load_weights(
         raise ValueError(f"{name} lacks {len(missing)} weights of the model: {_some(missing)}")
     if surplus := [key for key in state if key not in own]:
         raise ValueError(f"{name} has {len(surplus)} weights that the model lacks: {_some(surplus)}")
-    if broken := [key for key in state if state[key].is_floating_point() and not state[key].isfinite().all()]:
-        raise ValueError(f"{name}: {len(broken)} weights are not finite: {_some(broken)}")
+    check_finite(state, name)
     model.load_state_dict(state, strict=False)
     report.loaded = [key for key in state if key not in report.resized]
     return report
@@ -67,7 +70,7 @@ def load_weights(
 
 def read_tensors(source: str | Path) -> Any:
     """What the file holds, tensors on the CPU. See `load_weights` for the sources."""
-    path = _download(str(source)) if str(source).startswith("hf://") else Path(source)
+    path = fetch(source)
     if path.is_dir():
         path = path / "best.safetensors"
     if not path.is_file():
@@ -85,7 +88,8 @@ def find_state_dict(value: Any, name: str) -> dict[str, Tensor]:
     for wrapper in WRAPPERS:
         if isinstance(value, Mapping) and isinstance(value.get(wrapper), Mapping):
             value = value[wrapper]
-    tensors = {k: v for k, v in value.items() if isinstance(v, Tensor)} if isinstance(value, Mapping) else {}
+    entries = value.items() if isinstance(value, Mapping) else ()
+    tensors = {key: entry for key, entry in entries if isinstance(key, str) and isinstance(entry, Tensor)}
     if not tensors:
         what = f"a mapping of {_some(value)}" if isinstance(value, Mapping) else f"a {type(value).__name__}"
         raise ValueError(f"{name} holds no weights: looked for tensors under {', '.join(WRAPPERS)}, found {what}")
@@ -95,7 +99,7 @@ def find_state_dict(value: Any, name: str) -> dict[str, Tensor]:
 
 
 def save(
-    model: VideoModel,
+    model: SavedModel,
     stem: str | Path,
     *,
     metrics: Mapping[str, Any] | None = None,
@@ -109,19 +113,10 @@ def save(
     path = Path(stem)
     about = {
         "format": FORMAT,
-        "architecture": {"name": model.name, "num_classes": model.num_classes, "options": model.options},
-        "classes": model.classes,
-        "activation": model.activation,
-        "input": model.input.model_dump(mode="json"),
+        **model.description(),
         "metrics": dict(metrics or {}),
         "provenance": dict(provenance or {}),
     }
-    if not model.name:
-        raise ValueError(f"only a model made by create_model can be saved, this {type(model).__name__} has no name")
-    if model.classes is not None and len(model.classes) != model.num_classes:
-        raise ValueError(
-            f"the model has {model.num_classes} outputs but {len(model.classes)} class names: set model.classes"
-        )
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     weights, text = safetensors_bytes(state, {"format": "pt"}), json.dumps(about, indent=1, ensure_ascii=False)
     with atomic(_with(path, ".safetensors")) as file:
@@ -134,31 +129,86 @@ def save(
 def load(path: str | Path, device: str | torch.device = "cpu") -> VideoModel:
     """A saved model in eval mode, with its `classes`, `activation` and `input`.
 
-    `path`: a run folder (its best.*), or a .safetensors or .json file beside the other. Raises ValueError where one of
-    them is missing or damaged or they do not fit each other.
+    `path`: a run folder (its best.*), a .safetensors or .json file beside the other, or `hf://owner/repo/file`. Raises
+    ValueError where one of them is missing or damaged, they do not fit each other, or the weights are not finite.
+    Neither is trusted: nothing larger is built than the weights that are there.
     """
     about, weights = describe(path)
+    shapes = _shapes(weights)
     try:
-        architecture, options = about["architecture"], about["architecture"]["options"]
+        architecture = about["architecture"]
+        _check_options(architecture)
         # The weights come from the file: none are drawn.
-        model = create_model(architecture["name"], architecture["num_classes"], device="meta", **options)
-        model.classes, model.input = about["classes"], Clip.model_validate(about["input"])
-        model.activation = about.get("activation", model.activation)
-        if model.activation not in get_args(Activation):
-            raise ValueError(f"activation {model.activation!r}: allowed are {', '.join(get_args(Activation))}")
-    except (KeyError, TypeError, ValueError) as error:
+        with _Bounded(2 * len(shapes) + 100):
+            model = create_model(
+                architecture["name"], architecture["num_classes"], device="meta", **architecture["options"]
+            )
+        model.describe(about)
+    except Exception as error:  # options of the wrong type fail anywhere
         raise _no_description(weights, error) from None
-    try:
-        model.load_state_dict(_read_safetensors(weights), assign=True)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ValueError(f"{weights} does not fit {_described(weights)}: {reason}") from None
+    own = {key: list(value.shape) for key, value in model.state_dict().items()}
+    if wrong := [key for key in sorted(own.keys() | shapes.keys()) if own.get(key) != shapes.get(key)]:
+        shown = (f"{key} {_size(shapes.get(key))} there, {_size(own.get(key))} by its description" for key in wrong[:3])
+        raise ValueError(
+            f"{weights} does not fit {_described(weights)}: {'; '.join(shown)}{'; …' if len(wrong) > 3 else ''}"
+        )
+    state = _read_safetensors(weights)
+    _check_values(state, {key for key, value in model.state_dict().items() if value.is_floating_point()}, weights)
+    model.load_state_dict(state, assign=True)
     return model.to(device).eval()
+
+
+class _Bounded(TorchFunctionMode):
+    """Stops the construction of a network that has more tensors than a file can hold weights for."""
+
+    MAKE = frozenset((torch.empty, torch.zeros, torch.ones, torch.full, torch.tensor))
+
+    def __init__(self, tensors: int) -> None:
+        super().__init__()
+        self.left = tensors
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.left -= func in self.MAKE
+        if self.left < 0:
+            raise ValueError("it describes a larger network than the weights are of")
+        return func(*args, **(kwargs or {}))
+
+
+def _check_options(value: Any) -> None:
+    """Raises ValueError for what no constructor should get to see: endless lists, numbers that are none."""
+    rest, seen = [value], 0
+    while rest:
+        value = rest.pop()
+        seen += 1
+        if isinstance(value, dict | list):
+            rest += [*value, *value.values()] if isinstance(value, dict) else value
+        if seen + len(rest) > MOST_OPTIONS:
+            raise ValueError(f"more than {MOST_OPTIONS} options and entries")
+        if isinstance(value, int | float) and not abs(value) <= LARGEST_OPTION:
+            raise ValueError(f"an option is no number up to {LARGEST_OPTION}")
+        if isinstance(value, str) and len(value) > LONGEST_NAME:
+            raise ValueError(f"an option of {len(value)} letters")
+
+
+def _check_values(state: Mapping[str, Tensor], floating: set[str], path: Path) -> None:
+    """Raises ValueError for weights with which no network can say anything."""
+    types = {state[key].dtype for key in floating}
+    if any(not dtype.is_floating_point for dtype in types) or len(types) > 1:
+        raise ValueError(f"{path}: weights of the types {_some(sorted(map(str, types)))}, not of one floating type")
+    check_finite(state, str(path))
+    if wrong := [key for key in floating if key.endswith("running_var") and (state[key] < 0).any()]:
+        raise ValueError(f"{path}: {len(wrong)} variances are negative: {_some(wrong)}")
+
+
+def check_finite(state: Mapping[str, Tensor], name: str) -> None:
+    """Raises ValueError that names what is infinite or not a number."""
+    if broken := [key for key in state if state[key].is_floating_point() and not state[key].isfinite().all()]:
+        raise ValueError(f"{name}: {len(broken)} weights are not finite: {_some(broken)}")
 
 
 def describe(path: str | Path) -> tuple[dict[str, Any], Path]:
     """What the .json of a saved model says, unchecked, and the file of its weights; arguments and errors as `load`."""
-    path = Path(path)
+    path = fetch(path)
     stem = path / "best" if path.is_dir() else path.with_suffix("")
     if not path.is_dir() and path.suffix not in (".safetensors", ".json"):
         raise ValueError(
@@ -170,8 +220,10 @@ def describe(path: str | Path) -> tuple[dict[str, Any], Path]:
         if not part.is_file():
             raise ValueError(f"no model at {path}: {part} is missing")
     try:
+        if (size := _described(weights).stat().st_size) > LONGEST_JSON:
+            raise ValueError(f"{size} bytes, more than {LONGEST_JSON}")
         return dict(json.loads(_described(weights).read_text(encoding="utf-8"))), weights
-    except (TypeError, ValueError) as error:
+    except (OSError, TypeError, ValueError, RecursionError) as error:
         raise _no_description(weights, error) from None
 
 
@@ -183,25 +235,50 @@ def _no_description(weights: Path, error: Exception) -> ValueError:
     return ValueError(f"{_described(weights)} does not describe a model: {' '.join(str(error).split())[:200]}")
 
 
+def _shapes(path: Path) -> dict[str, list[int]]:
+    """Of every tensor in a safetensors file, from its header; the values are not read."""
+    try:
+        with safe_open(path, "pt") as file:
+            return {key: file.get_slice(key).get_shape() for key in [*file.keys()]}
+    except (OSError, SafetensorError) as error:
+        raise _not_safetensors(path, error) from None
+
+
+def _not_safetensors(path: Path, error: Exception) -> ValueError:
+    return ValueError(f"{path} is not a readable safetensors file: {' '.join(str(error).split())[:120]}")
+
+
+def _size(shape: Iterable[int] | None) -> str:
+    return "is not" if shape is None else f"is {'×'.join(map(str, shape)) or 'a scalar'}"
+
+
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return parse_safetensors(path.read_bytes())
     except (OSError, SafetensorError) as error:
-        raise ValueError(f"{path} is not a readable safetensors file: {' '.join(str(error).split())[:120]}") from None
+        raise _not_safetensors(path, error) from None
 
 
-def _download(address: str) -> Path:
-    owner, _, rest = address.removeprefix("hf://").partition("/")
+def fetch(source: str | Path) -> Path:
+    """The file or folder that `source` names; `hf://owner/repo/file` is downloaded, a .safetensors file with the .json
+    that describes it. Raises ValueError for what cannot be had."""
+    if not (address := re.fullmatch(r"hf:/+(.*)", str(source))):  # a Path has one slash of two
+        return Path(source)
+    owner, _, rest = address[1].partition("/")
     repository, _, name = rest.partition("/")
     if not (owner and repository and name):
-        raise ValueError(f"{address}: Hugging Face files are named hf://owner/repo/file")
+        raise ValueError(f"{source}: Hugging Face files are named hf://owner/repo/file")
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return Path(hf_hub_download(f"{owner}/{repository}", name))
+        path = Path(hf_hub_download(f"{owner}/{repository}", name))
+        if path.suffix == ".safetensors":  # without a description it holds weights alone
+            with contextlib.suppress(EntryNotFoundError):
+                hf_hub_download(f"{owner}/{repository}", f"{name.removesuffix('.safetensors')}.json")
+        return path
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise ValueError(f"cannot download {address}: {' '.join(str(error).split())[:200]}") from None
+        raise ValueError(f"cannot download {source}: {' '.join(str(error).split())[:200]}") from None
 
 
 def _with(stem: Path, suffix: str) -> Path:

@@ -14,15 +14,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vidstill.config import Clip
 from vidstill.config import Distil as Settings
 from vidstill.models.focal import Modulators, capture_modulators
 from vidstill.models.registry import VideoModel
 from vidstill.objectives.cache import LogitCache
+from vidstill.objectives.objective import Objective
 from vidstill.objectives.teachers import Teacher
 
 
 def kl_on_logits(
-    student: Tensor, teacher: Tensor, temperature: float, form: Literal["forward", "released"] = "forward"
+    student: Tensor, teacher: Tensor, temperature: float, kl: Literal["forward", "released"] = "forward"
 ) -> Tensor:
     """τ²/B · Σ q (log q − log p) with q, p the tempered softmax of teacher and student logits (B,K).
 
@@ -31,7 +33,7 @@ def kl_on_logits(
     """
     log_q = F.log_softmax(teacher / temperature, dim=-1)
     log_p = F.log_softmax(student / temperature, dim=-1)
-    entered = log_p if form == "forward" else log_p.exp()
+    entered = log_p if kl == "forward" else log_p.exp()
     return temperature**2 / len(student) * (log_q.exp() * (log_q - entered)).sum()
 
 
@@ -42,7 +44,7 @@ def distillation_loss(
     *,
     alpha: float,
     temperature: float,
-    form: Literal["forward", "released"] = "forward",
+    kl: Literal["forward", "released"] = "forward",
     loss: Literal["kl", "dkd", "dist"] = "kl",
     dkd_beta: float = 8.0,
     standardise: bool = False,
@@ -56,7 +58,7 @@ def distillation_loss(
     elif loss == "dist":
         kd = correlation_distance(s, t, temperature)
     else:
-        kd = kl_on_logits(s, t, temperature, form)
+        kd = kl_on_logits(s, t, temperature, kl)
     return {"loss": alpha * kd + (1 - alpha) * ce, "kd": kd, "ce": ce}
 
 
@@ -113,28 +115,45 @@ def feature_distance(student: Tensor, teacher: Tensor) -> Tensor:
     return (F.normalize(student.float(), dim=1) - F.normalize(teacher.float(), dim=1)).square().sum(1).mean()
 
 
-class Distil(nn.Module):
+class Distil(Objective):
     """`model` learns from labels and frozen teachers.
 
-    A batch holds `clips` (B,3,T,H,W), `targets` (B,) or (B,K), `teacher_clips` (one tensor per teacher, each in that
-    teacher's format) and, with a cache, `moment`, the number of the batch. The logits of several teachers are averaged
-    (the geometric mean of their predictions). Teachers are kept out of the registered modules: DDP, FSDP, the
-    optimiser and checkpoints do not see them.
+    A batch holds `clips` (B,C,T,H,W), `targets` (B,) or (B,K), `teacher_clips` (one tensor per teacher, each in that
+    teacher's format) and, with a cache, `number`, that of the batch. The logits of several teachers are averaged (the
+    geometric mean of their predictions). `introduction` tells who teaches, for the provenance of the student.
     """
 
     def __init__(
-        self, model: VideoModel, teachers: Sequence[Teacher], settings: Settings, cache: LogitCache | None = None
+        self,
+        model: VideoModel,
+        teachers: Sequence[Teacher],
+        settings: Settings,
+        cache: LogitCache | None = None,
+        introduction: Sequence[dict[str, Any]] = (),
     ) -> None:
         super().__init__()
         self.model, self.settings, self.cache = model, settings, cache
         weights = settings.teacher_weights or [1.0] * len(teachers)
         self.teachers, self.shares = tuple(teachers), [weight / sum(weights) for weight in weights]
+        self.introduction = list(introduction)
         self.adapters = nn.ModuleDict(self._make_adapters())
-        # The formats in which the loop gives `teacher_clips`; none where every batch is cached.
-        self.teacher_formats = () if cache and cache.complete else tuple(teacher.model.input for teacher in teachers)
+        self._formats = () if cache and cache.complete else tuple(teacher.model.input for teacher in teachers)
         if not self._looks_inside:
             for teacher in teachers:
                 teacher.model.optimise_for_inference()
+
+    @property
+    def formats(self) -> Sequence[Clip]:
+        """Those of the teachers; none where the logits of every batch are cached."""
+        return self._formats
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        return {"teachers": self.introduction} if self.introduction else {}
+
+    def batch_number(self, step: int) -> int:
+        """With cached logits the same batches come again after some epochs."""
+        return step if self.cache is None else step % self.cache.batches
 
     @property
     def _looks_inside(self) -> bool:
@@ -145,7 +164,7 @@ class Distil(nn.Module):
         teacher, known = self._ask(batch)
         s = self.settings
         terms = distillation_loss(
-            student, teacher.to(student), batch["targets"], alpha=s.alpha, temperature=s.temperature, form=s.form,
+            student, teacher.to(student), batch["targets"], alpha=s.alpha, temperature=s.temperature, kl=s.kl,
             loss=s.loss, dkd_beta=s.dkd_beta, standardise=s.standardise,
         )  # fmt: skip
         for term, weight, pairs in self._pairs():
@@ -160,7 +179,7 @@ class Distil(nn.Module):
     @torch.no_grad()
     def _ask(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         """Averaged logits (B,K) of the teachers, and what the one teacher has inside where that is compared."""
-        if self.cache is not None and (kept := self.cache.read(batch["moment"])) is not None:
+        if self.cache is not None and (kept := self.cache.read(batch["number"])) is not None:
             return kept.to(batch["clips"].device), {}
         total = torch.zeros(())
         inside: dict[str, Tensor] = {}
@@ -170,7 +189,7 @@ class Distil(nn.Module):
                 logits, inside = self._look(teacher.model, clips, list(self.settings.features.values()))
             total = total.to(logits.device) + share * logits.float()
         if self.cache is not None:
-            total = self.cache.write(batch["moment"], total.cpu()).to(total.device)
+            total = self.cache.write(batch["number"], total.cpu()).to(total.device)
         return total, inside
 
     def _look(self, model: VideoModel, clips: Tensor, taps: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
+from vidstill.models.registry import VideoModel
+from vidstill.objectives.objective import Objective
 
-class Recognise(nn.Module):
+
+class Recognise(Objective):
     """`model` learns to name the class, or with `multi_label` each class by itself: binary cross-entropy, its mean over
     clips and classes.
 
-    A batch holds `clips` (B,3,T,H,W) and `targets`, (B,) or (B,K); with `multi_label` (B,K).
+    A batch holds `clips` (B,C,T,H,W) and `targets`, (B,) or (B,K); with `multi_label` (B,K).
     """
 
-    def __init__(self, model: nn.Module, multi_label: bool = False) -> None:
+    def __init__(self, model: VideoModel, multi_label: bool = False) -> None:
         super().__init__()
         self.model = model
         self.loss = F.binary_cross_entropy_with_logits if multi_label else F.cross_entropy

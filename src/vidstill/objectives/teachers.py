@@ -6,13 +6,12 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from vidstill.config import Clip, Distil
 from vidstill.models.registry import VideoModel, create_model
-from vidstill.models.weights import load, load_weights
+from vidstill.models.weights import describe, fetch, load, load_weights
 
 log = logging.getLogger(__name__)
 
@@ -38,28 +37,28 @@ def load_teachers(settings: Distil, classes: Sequence[str], clip: Clip, device: 
 
 
 def _load_teacher(source: str, settings: Distil, classes: Sequence[str], clip: Clip) -> Teacher:
-    path = Path(source)
-    if not path.exists() and not source.startswith("hf://"):
+    path = fetch(source)
+    if not path.exists():
         raise ValueError(f"no teacher at {source}: give a run folder or a model file")
-    if path.is_dir() or path.suffix in (".safetensors", ".json"):
-        model = load(path)
-        weights = path / "best.safetensors" if path.is_dir() else path.with_suffix(".safetensors")
+    described = path.suffix in (".safetensors", ".json") and path.with_suffix(".json").exists()
+    if path.is_dir() or described:
+        weights, model = describe(path)[1], load(path)
     elif settings.teacher_model is None:
         raise ValueError(
             f"teacher {source}: the file does not say which network it holds; name it, e.g. "
             "--distil.teacher_model.name video_focalnet_base"
         )
     else:
-        model = create_model(settings.teacher_model.name, len(classes), **settings.teacher_model.options)
-        log.info("teacher %s", load_weights(model, source, head="error"))
+        weights, model = path, create_model(settings.teacher_model.name, len(classes), **settings.teacher_model.options)
+        log.info("teacher %s", load_weights(model, path, head="error"))
         log.warning("teacher %s names no classes: its outputs are taken in the order of the data's", source)
-        model.classes, model.input, weights = list(classes), clip.model_copy(), path
+        model.classes, model.input = list(classes), clip
     if model.classes is None:
         raise ValueError(f"teacher {source} names no classes: save it with model.classes set")
     if list(model.classes) != list(classes):
         raise ValueError(f"teacher {source}: {class_difference(classes, model.classes)}")
-    digest = hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else "remote"
-    return Teacher(model, source, digest[:16])
+    with weights.open("rb") as file:
+        return Teacher(model, source, hashlib.file_digest(file, "sha256").hexdigest()[:16])
 
 
 def class_difference(given: Sequence[str], known: Sequence[str]) -> str:

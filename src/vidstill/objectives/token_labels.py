@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from vidstill.config import TokenLabels as Settings
 from vidstill.models.registry import VideoModel, create_model
 from vidstill.models.weights import load, load_weights
+from vidstill.objectives.objective import Objective
 
 log = logging.getLogger(__name__)
 
@@ -56,11 +57,11 @@ def token_label_loss(
     return {"loss": gamma * clip + (1 - gamma) * dense, "clip": clip, "tokens": dense}
 
 
-class TokenLabels(nn.Module):
+class TokenLabels(Objective):
     """`model`, with a token head, learns from labels and from `annotator`, which sees the same clips.
 
-    A batch holds `clips` (B,3,T,H,W) and `targets`, (B,) or (B,K). The annotator is kept out of the registered modules:
-    DDP, FSDP, the optimiser and checkpoints do not see it. Raises ValueError for models that do not fit each other.
+    A batch holds `clips` (B,C,T,H,W) and `targets`, (B,) or (B,K). Raises ValueError for models that do not fit each
+    other.
     """
 
     def __init__(self, model: VideoModel, annotator: VideoModel, settings: Settings) -> None:

@@ -13,6 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from vidstill.evaluation.metrics import confusion_shares
+
 Series = dict[str, list[tuple[float, float]]]
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
@@ -76,7 +78,9 @@ class Point(NamedTuple):
     deviation: float = 0.0  # of y
 
 
-def pareto_chart(series: Mapping[str, Sequence[Point]], across: str) -> str:
+def pareto_chart(
+    series: Mapping[str, Sequence[Point]], across: str, width: int = PARETO_WIDTH, height: int = PARETO_HEIGHT
+) -> str:
     """Per cent over a positive cost named `across`, on a log axis; a staircase joins each series' best for their cost.
 
     A name stands where it hides neither point nor line nor another name, with a thin line where that is not beside its
@@ -88,15 +92,15 @@ def pareto_chart(series: Mapping[str, Sequence[Point]], across: str) -> str:
     points = [point for of_one in shown.values() for point in of_one]
     if not points:
         return '<p class="none">no model with both an accuracy and a cost</p>'
-    top, bottom, right = TOP + 18 * len(shown) + 6, PARETO_HEIGHT - 44, PARETO_WIDTH - RIGHT
+    top, bottom, right = TOP + 18 * len(shown) + 6, height - 44, width - RIGHT
     first, last = min(p.x for p in points) / 1.4, max(p.x for p in points) * 1.4
     low, high = min(p.y - p.deviation for p in points) - 1, max(p.y + p.deviation for p in points) + 1
     rows = [y for y in ticks(low, high) if 0 <= y <= 100]
 
     def place(x: float, y: float) -> tuple[float, float]:
         share = math.log(x / first) / math.log(last / first)
-        height = (min(max(y, rows[0]), rows[-1]) - rows[0]) / (rows[-1] - rows[0])
-        return LEFT + share * (right - LEFT), bottom - height * (bottom - top)
+        rise = (min(max(y, rows[0]), rows[-1]) - rows[0]) / (rows[-1] - rows[0])
+        return LEFT + share * (right - LEFT), bottom - rise * (bottom - top)
 
     drawn = [_grid(place(first, y)[1], _number(y, rows) + "%", right) for y in rows]
     for tick in log_ticks(first, last):
@@ -124,7 +128,7 @@ def pareto_chart(series: Mapping[str, Sequence[Point]], across: str) -> str:
             taken += [(x - 1, above, x + 1, below), _around(x, y, DOT)]
     order = sorted(points, key=lambda p: (-p.y, p.x))  # the best find the best places
     drawn += _names([(p.name, *place(p.x, p.y)) for p in order], (LEFT, top, right, bottom), taken)
-    return _svg(PARETO_WIDTH, PARETO_HEIGHT, drawn)
+    return _svg(width, height, drawn)
 
 
 def pareto_front(points: Sequence[Point]) -> list[Point]:
@@ -147,7 +151,7 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 
 def standalone(charts: Sequence[str], style: str) -> str:
-    """Charts side by side as the text of an SVG file, with the style sheet of the page they come from."""
+    """Charts side by side as the text of an SVG file with a style sheet of its own."""
     sizes = [[float(side) for side in chart.split('"', 2)[1].split()[2:]] for chart in charts]
     margin = 12.0
     width, height, left = sum(w for w, _ in sizes) + 2 * margin, max(h for _, h in sizes) + 2 * margin, margin
@@ -156,7 +160,7 @@ def standalone(charts: Sequence[str], style: str) -> str:
         box = f'x="{left:.0f}" y="{margin:.0f}" width="{wide:.0f}" height="{high:.0f}"'
         placed.append(chart.replace("<svg ", f"<svg {box} ", 1))
         left += wide
-    ground = f'<rect width="{width:.0f}" height="{height:.0f}" rx="12" style="fill: var(--card)"/>'
+    ground = f'<rect width="{width:.0f}" height="{height:.0f}" rx="12" class="sheet"/>'
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}">'
         f"<style>{style}</style>{ground}{''.join(placed)}</svg>\n"
@@ -194,7 +198,7 @@ def confusion_chart(confusion: np.ndarray, names: Sequence[str]) -> str:
 
     The colour is the share of a row. Many classes (see NAMED) are drawn as one picture without names.
     """
-    shares = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
+    shares = confusion_shares(confusion)
     if len(names) > NAMED:
         return _confusion_picture(shares)
     count = len(names)
@@ -261,10 +265,10 @@ def _confusion_picture(shares: np.ndarray) -> str:
 
 def _names(points: Sequence[tuple[str, float, float]], inside: Box, taken: list[Box]) -> Iterator[str]:
     """The names that find a place outside of what is `taken`, which grows by them."""
-    names: list[Box] = []
+    crossings: list[Box] = []
     for name, x, y in points:
         short = _short(name)
-        crossed = [*names, *(_around(at_x, at_y, DOT) for _, at_x, at_y in points if (at_x, at_y) != (x, y))]
+        crossed = [*crossings, *(_around(at_x, at_y, DOT) for _, at_x, at_y in points if (at_x, at_y) != (x, y))]
         for box, away in _places(x, y, CHARACTER * len(short)):
             end_x, end_y = min(max(x, box[0]), box[2]), min(max(y, box[1]), box[3])
             steps = [n / 10 for n in range(1, 10)] if away else []
@@ -273,7 +277,7 @@ def _names(points: Sequence[tuple[str, float, float]], inside: Box, taken: list[
                 continue
             if any(_overlap(part, other) for part in leader for other in crossed):
                 continue
-            names.append(box)
+            crossings += [box, *leader]
             taken += [box, *leader]
             if away:
                 yield f'<path class="leader" d="M{x:.1f} {y:.1f}L{end_x:.1f} {end_y:.1f}"/>'

@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
+import os
+import statistics
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from importlib.metadata import version
 from pathlib import Path
-from string import Template
 from typing import Any
 
-import numpy as np
-from PIL import Image
+from vidstill.evaluation.metrics import headline
+from vidstill.evaluation.predictions import read_predictions
+from vidstill.reporting.charts import Series, line_chart
+from vidstill.reporting.folder import Rows, read_json, read_rows, read_settings, tested_row
+from vidstill.reporting.page import Tile, tiles, write_page
+from vidstill.reporting.recognition import recognition_curves, recognition_sections, recognition_tiles
 
-from vidstill.config import parse_yaml
-from vidstill.evaluation.metrics import ClassRow, Metrics, MultiLabelMetrics, headline, reliability
-from vidstill.evaluation.predictions import Evaluation, read_predictions
-from vidstill.files import atomic
-from vidstill.reporting.charts import NAMED, Series, confusion_chart, data_uri, line_chart, reliability_chart
-from vidstill.video.decode import FramesMissing, VideoError, probe, read_frames
-
-PAGE = Path(__file__).with_name("report.html")
-MISTAKES, FRAMES, FRAME_SIDE = 12, 4, 112
-CONFUSIONS = 12  # pairs of classes listed beside the matrix
-SHOWN_CLASSES = 24  # weakest and strongest classes shown where there are too many for one list
-
-Rows = list[dict[str, Any]]
+# What a test leaves in a folder: how to read it, its figures and its sections of the page.
+RESULTS: dict[str, tuple[Callable[[Path], Any], Callable[[Any, str], list[Tile]], Callable[[Any], list[str]]]] = {
+    "predictions.csv": (read_predictions, recognition_tiles, recognition_sections),
+}
 
 
 def write_report(folder: Path) -> Path:
@@ -46,109 +41,88 @@ def write_report(folder: Path) -> Path:
             return absent
 
     rows: Rows = read("metrics.jsonl", read_rows, [])
-    best: dict[str, Any] = read("best.json", _read_json, {})
+    home = folder.parent.parent if folder.parent.name == "tests" else folder  # of the model
+    best: dict[str, Any] = read(os.path.relpath(home / "best.json", folder), read_json, {})
     settings: dict[str, Any] = read("config.yaml", read_settings, {})
-    scored: Evaluation | None = read("predictions.csv", read_predictions, None)
-    tested = next((row for row in reversed(rows) if row.get("split") == "test"), {})
-    parts = [_header(folder, best), *(f'<p class="card">{escape(problem)}</p>' for problem in problems)]
-    metrics = scored.metrics if scored and scored.samples else None
-    parts += [_headline(metrics, tested, rows, settings), _training(rows, best)]
-    if scored and isinstance(metrics, MultiLabelMetrics):
-        parts += [_classes(metrics.classes, "average precision"), _mistakes(scored)]
-    elif scored and isinstance(metrics, Metrics):
-        parts += [_confusion(metrics), _classes(metrics.classes, "right"), _mistakes(scored)]
-        parts.append(_calibration(scored, metrics))
-    parts += [_unreadable(tested), _settings(settings), _footer(best)]
+    tested = tested_row(rows)
+    figures: list[Tile] = _validated(rows)
+    sections: list[str] = []
+    for name, (reader, tiles_of, sections_of) in RESULTS.items():
+        if (result := read(name, reader, None)) is not None and result.samples:
+            figures, sections = tiles_of(result, _views(tested, settings)), sections_of(result)
+    curves = recognition_curves(len(best.get("classes") or range(6)))
+    flattery = _flattery(tested, rows)
+    parts = [
+        _header(folder, home, best),
+        *(f'<p class="card">{escape(problem)}</p>' for problem in problems),
+        _headline(figures, flattery),
+        _training(rows, best, curves),
+        *sections,
+        _unreadable(tested),
+        _settings(settings),
+        _footer(best),
+    ]
     return write_page(folder / "report.html", folder.resolve().name, parts)
 
 
-def write_page(path: Path, title: str, parts: Sequence[str]) -> Path:
-    """A page in the house style around pieces of HTML; empty ones are left out. Raises WriteError."""
-    page = Template(PAGE.read_text(encoding="utf-8"))
-    with atomic(path) as file:
-        text = page.substitute(title=escape(title), body="\n".join(filter(None, parts)))
-        file.write(text.encode(errors="replace"))  # a path may hold bytes that are no text
-    return path
+def _headline(figures: Sequence[Tile], flattery: str) -> str:
+    """The figures, and under them what has to be said of the videos that they are of."""
+    if not figures:
+        return '<p class="card">Neither validated nor tested yet.</p>'
+    if not flattery:
+        return tiles(figures)
+    (name, value, told), *others = figures
+    first = (name, value, f"{flattery.partition(':')[0]}; {told}")
+    return tiles([first, *others]) + f'<p class="card warning">{escape(flattery)}</p>'
 
 
-def style_sheet() -> str:
-    """What colours the charts of such a page, for a chart that stands alone."""
-    return PAGE.read_text(encoding="utf-8").partition("<style>")[2].partition("</style>")[0]
+def _flattery(tested: Mapping[str, Any], rows: Rows) -> str:
+    """What makes the figures better than they are; nothing where the run does not say."""
+    if tested.get("chosen_on_test") is not True:
+        return ""
+    epochs = sum(row.get("split") == "val" for row in rows)
+    return (
+        f"Best of {epochs} epochs on these very clips: the epoch whose model was kept was chosen by the videos that "
+        "are tested here, so that the figures are too good. An honest figure needs --data.nested true: the tested "
+        "videos then choose nothing."
+    )
 
 
-def _header(folder: Path, best: dict[str, Any]) -> str:
+def _validated(rows: Rows) -> list[Tile]:
+    """Before the test, the best validation."""
+    judged = [(found, row.get("split") == "val") for row in rows if (found := headline(row))]
+    if not judged:
+        return []
+    (name, value), validated = max(judged, key=lambda found: found[0][1])
+    seen = "one view per video; not tested yet" if validated else "predictions.csv is missing"
+    return [(f"validation {name}" if validated else name, f"{value:.1%}", seen)]
+
+
+def _views(tested: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+    views = {**settings.get("test", {}), **tested}
+    split = tested.get("tested_split")
+    told = ["all videos"] if split == "all" else [f"{split} split"] if split else []
+    told += [f"{views['clips']} × {views['crops']} views each"] if {"clips", "crops"} <= views.keys() else []
+    if unreadable := tested.get("unreadable"):
+        told.append(f"{unreadable} unreadable")
+    return ", ".join(told)
+
+
+def _header(folder: Path, home: Path, best: dict[str, Any]) -> str:
     architecture, clip = best.get("architecture", {}), best.get("input", {})
-    told = [architecture.get("name"), _parameters(folder / "best.safetensors")]
+    told = [architecture.get("name"), _parameters(home / "best.safetensors")]
     if "num_classes" in architecture:
         told.append(f"{architecture['num_classes']} classes")
     if clip:
         told.append(
             f"{clip.get('sampling')} clips of {clip.get('frames')} frames at {clip.get('size')} × {clip.get('size')}"
         )
-    return f"<header><h1>{escape(folder.resolve().name)}</h1><p>{escape(' · '.join(filter(None, told)))}</p></header>"
+    title = folder.resolve().name if home == folder else f"{home.resolve().name}, tested on {folder.resolve().name}"
+    return f"<header><h1>{escape(title)}</h1><p>{escape(' · '.join(filter(None, told)))}</p></header>"
 
 
-def _headline(
-    metrics: Metrics | MultiLabelMetrics | None, tested: dict[str, Any], rows: Rows, settings: dict[str, Any]
-) -> str:
-    """The figures of the test; before it, those of the best validation."""
-    if metrics is None:
-        judged = [(found, row.get("split") == "val") for row in rows if (found := headline(row))]
-        if not judged:
-            return '<p class="card">Neither validated nor tested yet.</p>'
-        (name, value), validated = max(judged, key=lambda found: found[0][1])
-        seen = "one view per video; not tested yet" if validated else "predictions.csv is missing"
-        return _tiles([(f"validation {name}" if validated else name, f"{value:.1%}", seen)])
-    count = ("videos tested", f"{metrics.videos:,}".replace(",", "\u2009"), _views(tested, settings))
-    if isinstance(metrics, MultiLabelMetrics):
-        present = sum(row.videos > 0 for row in metrics.classes)
-        return _tiles([
-            ("mAP", f"{metrics.mean_average_precision:.1%}", f"mean average precision of {present} classes"),
-            ("baseline", f"{metrics.chance:.1%}", "about what a random order of the videos has"),
-            ("classes per video", f"{sum(row.videos for row in metrics.classes) / metrics.videos:.2g}", "on average"),
-            count,
-        ])  # fmt: skip
-    videos = metrics.confusion.sum(1)
-    low, high = interval(metrics.top1, metrics.videos)
-    tiles = [("top-1", f"{metrics.top1:.1%}", f"95% interval {100 * low:.1f}–{100 * high:.1f}%")]
-    if len(metrics.classes) > 5:
-        tiles.append(("top-5", f"{metrics.top5:.1%}", "right class among the first five"))
-    tiles += [
-        ("mean class", f"{metrics.mean_class:.1%}", f"all {int((videos > 0).sum())} classes count alike"),
-        ("baseline", f"{videos.max() / videos.sum():.1%}", "always naming the commonest class"),
-        ("calibration", f"{metrics.calibration_error:.1%}", "gap of confidence and accuracy"),
-        count,
-    ]
-    return _tiles(tiles)
-
-
-def _tiles(tiles: Sequence[tuple[str, str, str]]) -> str:
-    drawn = [
-        f'<div class="card{"" if number else " first"}"><span>{escape(name)}</span><b>{escape(value)}</b>'
-        f"<small>{escape(told)}</small></div>"
-        for number, (name, value, told) in enumerate(tiles)
-    ]
-    return f'<div class="figures">{"".join(drawn)}</div>'
-
-
-def _views(tested: dict[str, Any], settings: dict[str, Any]) -> str:
-    views = {**settings.get("test", {}), **tested}
-    told = [f"{views['clips']} × {views['crops']} views each"] if {"clips", "crops"} <= views.keys() else []
-    if unreadable := tested.get("unreadable"):
-        told.append(f"{unreadable} unreadable")
-    return ", ".join(told)
-
-
-def interval(share: float, videos: int) -> tuple[float, float]:
-    """95% interval of a share seen in so many videos (Wilson 1927)."""
-    z2 = 1.96**2
-    middle = (share + z2 / (2 * videos)) / (1 + z2 / videos)
-    half = math.sqrt(share * (1 - share) * z2 / videos + (z2 / (2 * videos)) ** 2) / (1 + z2 / videos)
-    return middle - half, middle + half
-
-
-def _training(rows: Rows, best: dict[str, Any]) -> str:
-    """Loss, accuracy and learning rate over the epochs."""
+def _training(rows: Rows, best: dict[str, Any], curves: Mapping[str, str]) -> str:
+    """Loss, validation figures and learning rate over the epochs; `curves` are names of validation shares by key."""
     split = {name: [row for row in rows if row.get("split") == name and "epoch" in row] for name in ("train", "val")}
     if not split["train"]:
         return ""
@@ -158,19 +132,17 @@ def _training(rows: Rows, best: dict[str, Any]) -> str:
 
     chosen = best.get("provenance", {}).get("epoch")
     mark = None if chosen is None else chosen + 1
-    accuracy = {"mAP": points("val", "mAP", 100), "top-1": points("val", "top1", 100)}
-    if len(best.get("classes") or range(6)) > 5:
-        accuracy["top-5"] = points("val", "top5", 100)
+    shares = {name: found for key, name in curves.items() if (found := points("val", key, 100))}
     charts = [
         _chart("Loss", {"training": points("train", "loss"), "validation": points("val", "loss")}),
-        _chart(f"Validation {'mAP' if accuracy['mAP'] else 'accuracy'}", accuracy, (0, 100), mark, "%"),
+        _chart("Validation", shares, (0, 100), mark, "%"),
         _chart("Learning rate", {"at the end of the epoch": points("train", "lr")}),
     ]
     epochs = split["train"][-1]["epoch"] + 1
     told = [f"{epochs} epoch{'s' if epochs > 1 else ''}, {split['train'][-1].get('step', '?')} steps"]
     told += [f"the model kept is that of epoch {mark}"] if mark else []
     if speeds := [row["clips_per_s"] for row in split["train"] if row.get("clips_per_s")]:
-        told.append(f"{np.median(speeds):.3g} clips per second")
+        told.append(f"{statistics.median(speeds):.3g} clips per second")
     return f'<h2>Training</h2><p>{escape("; ".join(told))}.</p><div class="grid">{"".join(charts)}</div>'
 
 
@@ -186,117 +158,6 @@ def _chart(
         f'<div class="card"><h3>{escape(title)}</h3><div class="legend">{legend}</div>'
         f"{line_chart(series, bounds, mark, unit)}</div>"
     )
-
-
-def _confusion(metrics: Metrics) -> str:
-    names = [row.name for row in metrics.classes]
-    wrong = metrics.confusion - np.diag(np.diag(metrics.confusion))
-    pairs = [divmod(int(place), len(names)) for place in np.argsort(-wrong, axis=None, kind="stable")[:CONFUSIONS]]
-    lines = "".join(
-        f'<tr><td class="name">{escape(names[i])}</td><td class="name">{escape(names[j])}</td>'
-        f'<td class="number">{wrong[i, j]} <span class="soft">of {metrics.confusion[i].sum()}</span></td></tr>'
-        for i, j in pairs
-        if wrong[i, j]
-    )
-    head = '<tr><th>true class</th><th>taken for</th><th class="number">videos</th></tr>'
-    listed = f"<table>{head}{lines}</table>" if lines else "<p>No mistake at all.</p>"
-    how = "Rows are the true classes, columns what the model says; colour is the share of the row."
-    if len(names) > NAMED:
-        how += " The classes are numbered in the order of the model's list."
-    return (
-        f'<h2>Confusion</h2><p>{how}</p><div class="two">'
-        f'<div class="card scroll">{confusion_chart(metrics.confusion, names)}</div>'
-        f'<div class="card"><h3>Most frequent confusions</h3>{listed}</div></div>'
-    )
-
-
-def _classes(rows: Sequence[ClassRow], figure: str) -> str:
-    tested = sorted((row for row in rows if row.videos), key=lambda row: (row.accuracy, -row.videos, row.name))
-    untested = [row.name for row in rows if not row.videos]
-    if len(tested) <= 2 * SHOWN_CLASSES:
-        half = -(-len(tested) // 2) if len(tested) > 12 else len(tested)
-        lists = [_class_table(part, figure) for part in (tested[:half], tested[half:]) if part]
-    else:
-        strongest = sorted(tested, key=lambda row: (-row.accuracy, -row.videos))
-        lists = [
-            _class_table(tested[:SHOWN_CLASSES], figure, "Weakest"),
-            _class_table(strongest[:SHOWN_CLASSES], figure, "Strongest"),
-        ]
-    drawn = f'<h2>Classes</h2><p>Weakest first.</p><div class="grid">{"".join(lists)}</div>'
-    if len(tested) > 2 * SHOWN_CLASSES:
-        drawn += f"<details><summary>All {len(tested)} classes</summary>{_class_table(tested, figure)}</details>"
-    if untested:
-        drawn += f'<p class="soft">Without test videos: {escape(", ".join(untested))}</p>'
-    return drawn
-
-
-def _class_table(rows: Sequence[ClassRow], figure: str, title: str = "") -> str:
-    lines = "".join(
-        f'<tr><td class="name">{escape(row.name)}</td>'
-        f'<td class="wide"><span class="meter"><i style="width:{100 * row.accuracy:.1f}%"></i></span></td>'
-        f'<td class="number">{row.accuracy:.0%}</td><td class="number soft">{row.videos}</td>'
-        f'<td class="name soft">{escape(row.confused or "")}</td></tr>'
-        for row in rows
-    )
-    figures = f'<th class="number">{figure}</th><th class="number">videos</th>'
-    confused = "<th>often taken for</th>" if any(row.confused for row in rows) else "<th></th>"
-    head = f"<tr><th>class</th><th></th>{figures}{confused}</tr>"
-    return f'<div class="card">{f"<h3>{title}</h3>" if title else ""}<table>{head}{lines}</table></div>'
-
-
-def _mistakes(scored: Evaluation) -> str:
-    """The wrong answers that the model was surest of, with a few frames each."""
-    said, sure = scored.probabilities.argmax(1), scored.probabilities.max(1)
-    order = np.argsort(-sure, kind="stable")
-    wrong = [int(n) for n in order if said[n] not in scored.samples[n].labels][:MISTAKES]
-    if not wrong:
-        return ""
-    cards = []
-    for n in wrong:
-        path, labels = scored.samples[n].path, scored.samples[n].labels
-        truth = ", ".join(f"{escape(scored.classes[true])} {scored.probabilities[n, true]:.0%}" for true in labels)
-        cards.append(
-            f'<div class="card mistake">{_frames(path)}<div>Said <b>{escape(scored.classes[said[n]])}</b> '
-            f"{sure[n]:.0%}, is {truth}</div>"
-            f"<small>{escape(str(Path(*path.parts[-3:])))}</small></div>"
-        )
-    return (
-        "<h2>Surest mistakes</h2><p>Wrong answers with the highest scores: the label may be wrong too.</p>"
-        f'<div class="grid">{"".join(cards)}</div>'
-    )
-
-
-def _frames(path: Path) -> str:
-    """A few frames of a video side by side."""
-    try:
-        count = probe(path).frames
-        try:
-            frames = _evenly(path, count)
-        except FramesMissing as missing:
-            frames = _evenly(path, max(1, missing.available))
-    except VideoError:
-        return '<div class="frames missing">the video cannot be read any more</div>'
-    images = (f'<img alt="" src="{data_uri(Image.fromarray(frame), "JPEG")}">' for frame in frames)
-    return f'<div class="frames">{"".join(images)}</div>'
-
-
-def _evenly(path: Path, count: int) -> np.ndarray:
-    middles = (np.arange(FRAMES) + 0.5) / FRAMES * count
-    return read_frames(path, middles.astype(np.int64), short_side=FRAME_SIDE)
-
-
-def _calibration(scored: Evaluation, metrics: Metrics) -> str:
-    sure = float(scored.probabilities.max(1).mean())
-    gap = sure - metrics.top1
-    verdict = "about as sure as it may be" if abs(gap) < 0.02 else "too sure" if gap > 0 else "less sure than it may be"
-    told = (
-        f"On average the model gives its answer {sure:.0%} and is right in {metrics.top1:.0%} of the videos: it is "
-        f"{verdict}. The calibration error, {metrics.calibration_error:.1%}, is the mean distance of the bars from the "
-        "line."
-    )
-    chart = reliability_chart(*reliability(scored.probabilities, scored.labels))
-    legend = '<span><i class="k0"></i>accuracy at this confidence</span><span><i class="k2"></i>number of videos</span>'
-    return f'<h2>Calibration</h2><p>{told}</p><div class="card narrow"><div class="legend">{legend}</div>{chart}</div>'
 
 
 def _unreadable(tested: dict[str, Any]) -> str:
@@ -342,23 +203,6 @@ def _shown(value: Any) -> str:
 def _footer(best: dict[str, Any]) -> str:
     made = {"vidstill": version("vidstill"), **best.get("provenance", {})}
     return f"<footer>{escape(' · '.join(f'{key} {_shown(value)}' for key, value in made.items()))}</footer>"
-
-
-def read_rows(path: Path) -> Rows:
-    """Lines of metrics.jsonl; one that a crash cut short is left out."""
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        with contextlib.suppress(ValueError):
-            rows.append(dict(json.loads(line)))
-    return rows
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.read_text(encoding="utf-8")))
-
-
-def read_settings(path: Path) -> dict[str, Any]:
-    return dict(parse_yaml(path.read_text(encoding="utf-8"), path.name) or {})
 
 
 def _parameters(path: Path) -> str:

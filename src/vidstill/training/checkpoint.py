@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import importlib.util
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
-from pydantic import ValidationError
 from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 
-from vidstill.config import Run
-from vidstill.files import atomic
+from vidstill.config import ConfigError, Run, parse_yaml, validate
+from vidstill.files import BusyError, WriteError, atomic, locked
 
 CHECKPOINT = "last.pt"
 # Settings that change how fast a run goes, not what it computes: they may differ when it is resumed.
@@ -29,34 +24,35 @@ class TrainingError(ValueError):
 
 
 @contextlib.contextmanager
-def open_folder(run: Run) -> Iterator[Path]:
+def open_folder(run: Run, wait: float = 10.0) -> Iterator[Path]:
     """The run's folder, made or taken up again, and held against a second process.
 
-    Raises TrainingError where another process trains in it or where a run with other settings has begun to train.
+    Raises TrainingError where another process still trains in it after `wait` seconds, or where a run with other
+    settings has begun to train.
     """
     folder = run.folder
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
-    except OSError as error:
-        raise TrainingError(f"cannot use {folder} as run folder: {error.strerror}") from None
-    with lock:
+    busy = f"another process trains in {folder}: wait for it or choose another --name"
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise TrainingError(f"another process trains in {folder}: wait for it or choose another --name") from None
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(folder, wait, busy))
+        except OSError as error:
+            raise TrainingError(f"cannot use {folder} as run folder: {error.strerror}") from None
+        except (BusyError, WriteError) as error:
+            raise TrainingError(str(error)) from None
         config = folder / "config.yaml"
         if config.exists() and has_checkpoint(folder):
-            _refuse_other_settings(run, yaml.safe_load(config.read_text(encoding="utf-8")), folder)
+            _refuse_other_settings(run, parse_yaml(config.read_text(encoding="utf-8"), str(config)), folder)
         with atomic(config) as file:
             file.write(run.to_yaml().encode())
         yield folder
 
 
 def _refuse_other_settings(run: Run, before: dict[str, Any], folder: Path) -> None:
-    with contextlib.suppress(ValidationError):  # former names of values are read as their present ones
-        before = Run.model_validate(before).model_dump(mode="json")
+    with contextlib.suppress(ConfigError):  # under the names and in the forms of today
+        before = validate(before, str(folder)).model_dump(mode="json")
     old, new, usual = (_flat(values) for values in (before, run.model_dump(mode="json"), Run().model_dump(mode="json")))
+    old["data.root"], new["data.root"] = (str(Path(each["data.root"]).absolute()) for each in (old, new))
     pairs = {key: (old.get(key, usual.get(key)), new.get(key)) for key in {**new, **old} if key not in FREE}
     changed = [f"{key} {was!r} → {given!r}" for key, (was, given) in pairs.items() if was != given]
     if changed:
@@ -114,30 +110,3 @@ def read_checkpoint(folder: Path) -> dict[str, Any] | None:
         reason = str(error).splitlines()[0]
         raise TrainingError(f"{path} cannot be read ({reason}): delete it to start over") from error
     return state
-
-
-class Log:
-    """metrics.jsonl: one JSON object per line, cut back to the checkpoint when a run is resumed; the same numbers for
-    TensorBoard where that is installed."""
-
-    def __init__(self, folder: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
-        self.path = folder / "metrics.jsonl"
-        text = self.path.read_text() if self.path.exists() else ""
-        rows = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
-        with atomic(self.path) as file:
-            file.writelines((json.dumps(row) + "\n").encode() for row in rows if keep(row))
-        self.board: Any = None
-        if importlib.util.find_spec("tensorboard"):
-            from torch.utils.tensorboard import SummaryWriter
-
-            kept = max((row["step"] for row in rows if keep(row)), default=-1)
-            self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=kept + 1)
-
-    def write(self, row: dict[str, Any]) -> None:
-        with self.path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        if self.board is not None:
-            for name, value in row.items():
-                if isinstance(value, float):
-                    self.board.add_scalar(f"{row['split']}/{name}", value, row["step"])
-            self.board.flush()

@@ -13,31 +13,28 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from vidstill.config import Clip, Run
-from vidstill.data.blending import blend
+from vidstill.config import Run
 from vidstill.data.dataset import sample_seed
 from vidstill.data.loader import EpochBatches
-from vidstill.data.transforms import normalise
 from vidstill.evaluation.metrics import headline
 from vidstill.models.registry import VideoModel
 from vidstill.models.subnorm import aggregate_norms, split_norms, whole_state
 from vidstill.models.weights import save
-from vidstill.training.checkpoint import Log, TrainingError, read_checkpoint, restore, state_of, write_checkpoint
+from vidstill.objectives.objective import Objective
+from vidstill.reporting.log import Log
+from vidstill.tasks.task import Figures, Pass, Report, ignore
+from vidstill.training.checkpoint import TrainingError, read_checkpoint, restore, state_of, write_checkpoint
 from vidstill.training.optim import make_optimiser
-from vidstill.training.precise import precise_statistics
 from vidstill.training.schedules import Schedule
+from vidstill.training.statistics import precise_statistics, share_statistics
 
 log = logging.getLogger(__name__)
-
-Metrics = dict[str, float]
-Report = Callable[[dict[str, Any]], None]
 
 REPORT_SECONDS = 0.5  # often enough to look alive, rare enough not to stall a GPU
 
@@ -53,109 +50,108 @@ class Span(NamedTuple):
 def fit(
     run: Run,
     fabric: Fabric,
-    objective: nn.Module,
+    passes: Sequence[Pass],
     loader: DataLoader[dict[str, Any]],
     folder: Path,
     *,
     span: Span | None = None,
-    validate: Callable[[VideoModel], Metrics] | None = None,
+    validate: Callable[[VideoModel], Figures] | None = None,
     validates: Callable[[int], bool] = lambda epoch: True,
     provenance: dict[str, Any] | None = None,
-    report: Report = lambda event: None,
+    report: Report = ignore,
 ) -> None:
-    """Train `objective.model` until the end of `span`, by default of `run`, from the checkpoint in `folder` where
-    there is one. `validates` says after which epochs, from 0, to validate.
+    """Train until the end of `span`, by default of `run`, from the checkpoint in `folder` where there is one.
 
-    Writes metrics.jsonl, last.pt after every epoch and best.safetensors with best.json after the best one (by the
-    `mAP` or `top1` that `validate` returns; without it after every epoch). `report` hears twice a second of {"what",
-    "done", "total", "detail"}. What a step computes depends on (seed, step, rank) alone, so that a run stopped anywhere
-    and started again gives the same weights as one that was not.
+    Every epoch makes the `passes` in turn, each over all batches of `loader`; the model of the last one is validated
+    and saved. `validates` says after which epochs, from 0, to validate. Writes metrics.jsonl, last.pt after every epoch
+    and best.safetensors with best.json after the best one (by the `mAP` or `top1` that `validate` returns; without it
+    after every epoch). `report` hears twice a second of {"what", "done", "total", "detail"}.
 
-    Raises TrainingError where the loss is not finite, a loader process dies or the disk is full.
+    What a step computes depends on (seed, step, rank) alone, so that a run stopped anywhere and started again gives the
+    same weights as one that was not. Raises TrainingError where the loss is not finite, a loader process dies or the
+    disk is full.
     """
-    model: VideoModel = objective.model  # type: ignore[assignment]
-    formats: Sequence[Clip] = getattr(objective, "teacher_formats", ())
     span = span or Span(0, 0, run.train.epochs)
-    plain = copy.deepcopy(model).to(fabric.device)  # validated and saved; never sharded, compiled or averaged in place
-    split_norms(plain, 1)
     batches: EpochBatches = loader.batch_sampler  # type: ignore[assignment]
     iterations, accumulate = len(batches), run.train.accumulate
-    steps = span.step + iterations * (span.end - span.epoch)
-    schedule = Schedule(
-        run.optim,
-        run.train.epochs,
-        iterations,
-        run.train.batch * fabric.world_size * accumulate,
-        accumulate,
-        begin=(span.epoch, span.step),
-    )
-    if run.train.compile:  # stage by stage: alike ones are compiled once, and no objective calls the model otherwise
-        for stage in model.modules():
-            if getattr(stage, "is_stage", False):
-                stage.compile()
-    objective = fabric.setup_module(objective)
-    bare: nn.Module = objective.module  # without DDP; FSDP shards it in place
-    model = bare.model  # type: ignore[assignment]
-    inner = make_optimiser(bare, run.optim)
-    optimiser: Any = fabric.setup_optimizers(inner)
-    ema = (
-        AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(run.train.ema), use_buffers=True)
-        if run.train.ema
-        else None
-    )
+    sweep = iterations * len(passes)  # steps of an epoch
+    steps = span.step + sweep * (span.end - span.epoch)
+    plain = copy.deepcopy(passes[-1].objective.model).to(fabric.device)  # never sharded, compiled or averaged in place
+    split_norms(plain, 1)
+    if run.train.compile:
+        _compile_stages(passes)
+    clips_per_update = run.train.batch * fabric.world_size * accumulate
+    begin = span.epoch, span.step // len(passes)
+    learners = [
+        Learner(each, fabric, Schedule(each.optim, run.train.epochs, iterations, clips_per_update, accumulate, begin))
+        for each in passes
+    ]
+    main = learners[-1]
+    ema = _averaged(main.bare.model, run.train.ema)
 
-    state: dict[str, Any] = {"step": 0, "best": -math.inf, "stale": 0, "loss": 0.0}
+    state: dict[str, Any] = {"step": 0, "best": -math.inf, "stale": 0, "loss": {}}
     if (saved := read_checkpoint(folder)) is not None:
-        restore(bare, inner, saved.pop("weights"))
-        fabric.strategy.precision.load_state_dict(saved.pop("precision"))
+        if "optimiser" in saved["weights"]:  # as it was written when an epoch had a single pass
+            saved |= {"weights": {main.name: saved["weights"]}, "loss": {main.name: saved["loss"]}}
+        for learner in learners:
+            learner.restore(saved["weights"][learner.name])
+        fabric.strategy.precision.load_state_dict(saved["precision"])
         if ema is not None:
-            ema.load_state_dict(saved.pop("ema"))
-        state = saved
+            ema.load_state_dict(saved["ema"])
+        state = {name: saved[name] for name in state}
         log.info("resumed at step %d of %d", state["step"], steps)
     unreadable: set[str] = set()
     rows = Log(folder, keep=lambda row: row["step"] <= state["step"]) if fabric.is_global_zero else None
 
-    def moment() -> int:
-        """The number of the batch: its videos, augmentation and blending depend on it. With cached teacher logits the
-        same batches come again after some epochs."""
-        step: int = state["step"]
-        return step % (run.distil.cache_epochs * iterations) if run.distil.cache else step
+    def place(step: int) -> tuple[int, int, int]:
+        """Epoch, pass and batch of a step."""
+        epoch, rest = divmod(step - span.step, sweep)
+        return span.epoch + epoch, *divmod(rest, iterations)
+
+    def batches_from(learner: Learner) -> Iterator[dict[str, Any]]:
+        """Those that are left of the pass that the next step belongs to."""
+        repeated, batches.start = divmod(learner.bare.batch_number(state["step"]) - span.step, iterations)
+        batches.epoch = span.epoch * len(passes) + repeated
+        return iter(loader)
 
     def check_loss() -> None:
-        state["loss"] = float(state["loss"])
-        if not math.isfinite(state["loss"]):
-            raise TrainingError(
-                f"the loss is {state['loss']} at step {state['step']}: lower optim.lr, clip with optim.clip_grad or "
-                "use train.precision fp32; the checkpoint before it is kept"
-            )
+        state["loss"] = {name: float(total) for name, total in state["loss"].items()}
+        for name, total in state["loss"].items():
+            if not math.isfinite(total):
+                raise TrainingError(
+                    f"the loss of {name} is {total} at step {state['step']}: lower optim.lr, clip with "
+                    "optim.clip_grad or use train.precision fp32; the checkpoint before it is kept"
+                )
 
     def checkpoint() -> None:
-        weights = state_of(bare, inner)
+        check_loss()
+        weights = {learner.name: learner.state() for learner in learners}
         if fabric.is_global_zero:
             averaged = {} if ema is None else {"ema": ema.state_dict()}
             scaler = fabric.strategy.precision.state_dict()
             write_checkpoint(folder, {**state, "weights": weights, "precision": scaler, **averaged})
 
-    def finish_epoch(epoch: int, speed: Metrics) -> None:
+    def finish_epoch(epoch: int, speed: Figures) -> None:
         check_loss()
+        aggregate_norms(main.bare.model)
+        weights = ema.module.state_dict() if ema is not None else _part(main.state()["model"], "model.")
+        plain.load_state_dict(whole_state(weights, plain.state_dict())[0])
         if run.train.precise_norms:
             batches.epoch, batches.start = epoch, 0
             read = itertools.islice(iter(loader), min(run.train.precise_norms, iterations))
+            prepared = (main.bare.prepare(each, run, fabric.device, epoch, fabric.global_rank) for each in read)
             with fabric.autocast():
-                precise_statistics(
-                    model,
-                    (prepare(each, run, plain, fabric.device, epoch, fabric.global_rank)["clips"] for each in read),
-                )
-        aggregate_norms(model)
-        weights = ema.module.state_dict() if ema is not None else _part(state_of(bare, inner)["model"], "model.")
-        plain.load_state_dict(whole_state(weights, plain.state_dict())[0])
-        lr = schedule.rate(state["step"] - 1)
-        row = {"epoch": epoch, "step": state["step"], "split": "train", "loss": state["loss"] / iterations, "lr": lr,
+                precise_statistics(plain.train(), (each["clips"] for each in prepared))
+            share_statistics(plain.eval())
+        means = {name: total / iterations for name, total in state["loss"].items()}
+        loss, lr = means.pop(main.name), main.rate(epoch, iterations - 1)
+        others = {f"{name}_loss": mean for name, mean in means.items()}
+        row = {"epoch": epoch, "step": state["step"], "split": "train", "loss": loss, **others, "lr": lr,
                "unreadable": len(unreadable), **speed}  # fmt: skip
         metrics = validate(plain) if validate and (validates(epoch) or epoch + 1 == run.train.epochs) else {}
         judged = headline(metrics)
         better = judged[1] > state["best"] if judged else validate is None
-        state.update(loss=0.0, stale=0 if better else state["stale"] + bool(metrics))
+        state.update(loss={}, stale=0 if better else state["stale"] + bool(metrics))
         if better and judged:
             state["best"] = judged[1]
         if rows is not None:
@@ -164,9 +160,8 @@ def fit(
                 rows.write({"epoch": epoch, "step": state["step"], "split": "val", **metrics})
             if better:
                 save(plain, folder / "best", metrics=metrics, provenance={**(provenance or {}), "epoch": epoch})
-        shown = {"loss": row["loss"], "lr": lr, **{f"val {name}": value for name, value in metrics.items()}, **speed}
-        numbers = "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
-        log.info("epoch %d/%d  %s", epoch + 1, run.train.epochs, numbers)
+        shown = {"loss": loss, **others, "lr": lr, **{f"val {name}": value for name, value in metrics.items()}, **speed}
+        log.info("epoch %d/%d  %s", epoch + 1, run.train.epochs, _listed(shown))
         checkpoint()
 
     with _explained_deaths(), _stop_signals(fabric.world_size) as stopped:
@@ -174,80 +169,71 @@ def fit(
             if run.train.patience and state["stale"] >= run.train.patience:
                 log.info("stopped early: the validation has not become better for %d epochs", run.train.patience)
                 break
-            epoch = span.epoch + (state["step"] - span.step) // iterations
-            repeated, batches.start = divmod(moment() - span.step, iterations)
-            batches.epoch = span.epoch + repeated
+            epoch, number, _ = place(state["step"])
+            learner = learners[number]
+            learner.optimiser.zero_grad()  # another pass's gradients may have gone through
             speed = _Speed(batches.batch * fabric.world_size)
-            total = torch.tensor(state["loss"], device=fabric.device)
-            for batch in speed.watch(iter(loader)):
+            total: Any = torch.tensor(state["loss"].get(learner.name, 0.0), device=fabric.device)
+            for batch in speed.watch(batches_from(learner)):
                 step = state["step"]
-                for path, reason in batch["unreadable"]:
-                    if path not in unreadable:
-                        unreadable.add(path)
-                        log.warning(
-                            "%d unreadable so far (on_error: %s): %s", len(unreadable), run.data.on_error, reason
-                        )
-                for group in inner.param_groups:
-                    group["lr"] = schedule.rate(step) * group["scale"]
+                _, _, index = place(step)
+                _warn_of(batch["unreadable"], unreadable, run.data.on_error)
+                rate = learner.rate(epoch, index)
+                learner.set_rate(rate)
                 torch.manual_seed(sample_seed(run.seed, step, fabric.global_rank))
-                index = (step - span.step) % iterations
-                prepared = prepare(batch, run, plain, fabric.device, moment(), fabric.global_rank, formats)
-                last = index == iterations - 1
-                update = (index + 1) % accumulate == 0
-                terms = train_step(fabric, objective, optimiser, prepared, accumulate, update, run.optim.clip_grad)
-                if update and ema is not None:
-                    ema.update_parameters(model)
-                if last and not update:
-                    optimiser.zero_grad()  # an epoch's leftover micro-batches do not leak into the next epoch
-                mean: Any = fabric.all_reduce(terms["loss"], reduce_op="mean")
-                total = total + mean
-                state["step"] = step + 1
+                batch_number = learner.bare.batch_number(step)
+                prepared = learner.bare.prepare(batch, run, fabric.device, batch_number, fabric.global_rank)
+                last, update = index == iterations - 1, (index + 1) % accumulate == 0
+                terms = train_step(
+                    fabric, learner.objective, learner.optimiser, prepared, accumulate, update, learner.clip_grad
+                )
+                if update:
+                    share_statistics(learner.bare)
+                if update and ema is not None and learner is main:
+                    ema.update_parameters(main.bare.model)
+                total = total + fabric.all_reduce(terms["loss"], reduce_op="mean")
+                state["step"], state["loss"][learner.name] = step + 1, total
                 due = run.train.save_every and update and (step + 1) % run.train.save_every == 0
                 if speed.due() or due or stopped:
-                    shown = {**{name: value.item() for name, value in terms.items()}, "lr": schedule.rate(step)}
-                    detail = "  ".join(f"{name} {value:.4g}" for name, value in {**shown, **speed.summary()}.items())
-                    report({"what": "training", "done": step + 1, "total": steps, "detail": detail})
-                state["loss"] = total
+                    shown = {**{name: value.item() for name, value in terms.items()}, "lr": rate, **speed.summary()}
+                    report({"what": "training", "done": step + 1, "total": steps, "detail": _listed(shown)})
                 if (due or (stopped and update)) and not last:
-                    check_loss()
                     checkpoint()
                 if stopped and update and not last:
                     raise KeyboardInterrupt
-            finish_epoch(epoch, speed.summary())
+            if number == len(passes) - 1:
+                finish_epoch(epoch, speed.summary())
+            else:
+                checkpoint()
             if stopped:
                 raise KeyboardInterrupt
 
 
-def prepare(
-    batch: dict[str, Any],
-    run: Run,
-    model: nn.Module,
-    device: torch.device,
-    moment: int,
-    rank: int,
-    formats: Sequence[Clip] = (),
-) -> dict[str, Any]:
-    """A loader batch on the device: `clips` normalised and blended (B,3,T,H,W), `targets` (B,K), and `teacher_clips`,
-    the same in the format of each teacher."""
-    labels = batch["labels"].to(device, non_blocking=True)
+class Learner:
+    """A pass on the devices: its objective as DDP or FSDP runs it, its optimiser and its schedule."""
 
-    def ready(pixels: Tensor, form: Clip) -> tuple[Tensor, Tensor]:
-        clips = normalise(pixels.to(device, non_blocking=True), form.mean, form.std)
-        rng = np.random.RandomState(sample_seed(run.seed, 1, moment, rank))
-        frame = (run.clip.size, run.clip.size)
-        return blend(clips, labels, len(model.classes), run.augment, rng, frame)  # type: ignore[arg-type]
+    def __init__(self, each: Pass, fabric: Fabric, schedule: Schedule) -> None:
+        self.name, self.schedule, self.clip_grad = each.name, schedule, each.optim.clip_grad
+        self.objective: nn.Module = fabric.setup_module(each.objective)
+        self.bare: Objective = self.objective.module  # type: ignore[assignment]  # without DDP; FSDP shards in place
+        self.inner = make_optimiser(self.bare, each.optim, each.learns)
+        self.optimiser: Any = fabric.setup_optimizers(self.inner)
 
-    clips, targets = ready(batch["clips"], run.clip)
-    others = iter(batch["others"])
-    teacher_clips = []
-    for form in formats:
-        same = form.same_frames(run.clip)
-        pixels = batch["clips"] if same else next(others)
-        alike = same and (form.mean, form.std) == (run.clip.mean, run.clip.std)
-        teacher_clips.append(clips if alike else ready(pixels, form)[0])
-    return {
-        **batch, "clips": clips, "targets": targets, "labels": labels, "moment": moment, "teacher_clips": teacher_clips,
-    }  # fmt: skip
+    def rate(self, epoch: int, index: int) -> float:
+        """Of a batch; the schedule counts the batches of this pass alone."""
+        first, before = self.schedule.begin
+        return self.schedule.rate(before + (epoch - first) * self.schedule.iterations + index)
+
+    def set_rate(self, rate: float) -> None:
+        for group in self.inner.param_groups:
+            group["lr"] = rate * group["scale"]
+
+    def state(self) -> dict[str, Any]:
+        """Whole weights and optimiser state, on every rank. Every rank must call it."""
+        return state_of(self.bare, self.inner)
+
+    def restore(self, state: dict[str, Any]) -> None:
+        restore(self.bare, self.inner, state)
 
 
 def train_step(
@@ -272,6 +258,30 @@ def train_step(
         optimiser.step()
         optimiser.zero_grad()
     return {name: term.detach() for name, term in terms.items()}
+
+
+def _compile_stages(passes: Sequence[Pass]) -> None:
+    """Stage by stage: alike ones are compiled once, and some objectives never call the model as a whole."""
+    models = {id(each.objective.model): each.objective.model for each in passes}
+    for stage in [stage for model in models.values() for stage in model.stages()]:
+        stage.compile()
+
+
+def _averaged(model: nn.Module, decay: float | None) -> AveragedModel | None:
+    if decay is None:
+        return None
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+
+
+def _warn_of(found: Sequence[tuple[str, str]], known: set[str], on_error: str) -> None:
+    for path, reason in found:
+        if path not in known:
+            known.add(path)
+            log.warning("%d unreadable so far (on_error: %s): %s", len(known), on_error, reason)
+
+
+def _listed(figures: Figures) -> str:
+    return "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
 
 
 def _part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -341,6 +351,6 @@ class _Speed:
             self.reported = time.perf_counter()
         return late
 
-    def summary(self) -> Metrics:
+    def summary(self) -> Figures:
         elapsed = time.perf_counter() - self.began
         return {"clips_per_s": self.steps * self.clips_per_step / elapsed, "data_wait": self.waited / elapsed}

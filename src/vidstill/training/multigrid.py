@@ -31,13 +31,6 @@ class Phase(NamedTuple):
     end: int
 
 
-class NormPlan(NamedTuple):
-    """Batch norm of each of `splits` parts of a process's batch, or over the batches of `devices` processes."""
-
-    splits: int
-    devices: int
-
-
 def long_phases(
     milestones: Sequence[float], epochs: int, frames: int, size: int, *, short: bool, factor: float = 1.5
 ) -> list[Phase]:
@@ -74,10 +67,9 @@ def long_rates(phases: Sequence[Phase], decay: float) -> tuple[list[float], list
     return [float(each) for each in milestones], [*factors[:-1], *factors[-2:-1], factors[-1]]
 
 
-def norm_plan(clips: float, norm_batch: int = 8) -> NormPlan:
-    """For `clips` per process and step, so that statistics are those of `norm_batch` clips."""
-    share = clips / norm_batch
-    return NormPlan(max(1, int(share)), int(1 / share) if share < 1 else 1)
+def norm_splits(clips: float, norm_batch: int = 8) -> int:
+    """In how many parts batch norm takes the `clips` of a process and step, so that each has `norm_batch` or more."""
+    return max(1, int(clips / norm_batch))
 
 
 def short_cycle(batch: int, size: int, full: int) -> list[tuple[int, int]]:
@@ -122,7 +114,8 @@ def multigrid_run(run: Run) -> tuple[Run, list[Phase]]:
                 "optim.milestones go on to %g, beyond train.epochs %d: the last phases of multigrid are cut off",
                 optim.milestones[-1], run.train.epochs,
             )  # fmt: skip
-        whole.optim.milestones, whole.optim.factors = long_rates(phases, optim.decay_rate)
+        milestones, factors = long_rates(phases, optim.decay_rate)
+        whole.optim = optim.model_copy(update={"milestones": milestones, "factors": factors})
         return whole, phases
     whole.train.epochs = int(run.train.epochs * grid.epoch_factor)
     whole.optim.milestones = [float(int(each * grid.epoch_factor)) for each in optim.milestones]

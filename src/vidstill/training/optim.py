@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,15 +12,22 @@ from torch import nn
 from vidstill.config import Multiplier, Optim
 
 
-def parameter_groups(model: nn.Module, optim: Optim) -> list[dict[str, Any]]:
-    """What decays how, and at which share `scale` of the schedule's rate.
+def everything(name: str) -> bool:
+    """Every parameter learns."""
+    return True
+
+
+def parameter_groups(
+    model: nn.Module, optim: Optim, learns: Callable[[str], bool] = everything
+) -> list[dict[str, Any]]:
+    """What decays how, and at which share `scale` of the schedule's rate, of the parameters whose name `learns`.
 
     Weight decay is for matrices and kernels, none for biases and 1-D tensors (norms, layer scales). Where
     `optim.multipliers` are given they alone decide.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
+        if not (parameter.requires_grad and learns(name)):
             continue
         spared = not optim.multipliers and (parameter.ndim <= 1 or name.endswith(".bias"))
         of = Multiplier(decay=0) if spared else _multiplier(name, optim)
@@ -36,8 +44,8 @@ def _multiplier(name: str, optim: Optim) -> Multiplier:
     return Multiplier(lr=math.prod(each.lr for each in of), decay=math.prod(each.decay for each in of))
 
 
-def make_optimiser(model: nn.Module, optim: Optim) -> torch.optim.Optimizer:
-    groups = parameter_groups(model, optim)
+def make_optimiser(model: nn.Module, optim: Optim, learns: Callable[[str], bool] = everything) -> torch.optim.Optimizer:
+    groups = parameter_groups(model, optim, learns)
     if optim.name == "sgd":
         return torch.optim.SGD(groups, optim.lr, optim.momentum, optim.dampening, nesterov=optim.nesterov)
     if optim.name == "adam":

@@ -36,8 +36,8 @@ class Schedule:
         if self.optim.schedule in ("exact_cosine", "steps"):
             epochs, before = self.begin
             return self.scale * exact_rate(self.optim, self.epochs, epochs + (iteration - before) / self.iterations)
-        if self.optim.schedule == "epoch_cosine":
-            return self._epoch_cosine(iteration)
+        if self.optim.schedule in ("epoch_cosine", "iteration_cosine"):
+            return self._openmmlab_cosine(iteration)
         epoch, index = divmod(iteration, self.iterations)
         whole = index - index % self.accumulate
         if whole:
@@ -47,15 +47,16 @@ class Schedule:
             return self._value((epoch - 1) * self.iterations + last - 1)
         return self._value(0) if self.optim.schedule == "constant" else self._start()
 
-    def _epoch_cosine(self, t: int) -> float:
-        """A cosine that moves at epochs, OpenMMLab's: warm-up is a growing share of it, from warmup_lr / lr to 1, and
-        where it ends within an epoch its last share stays until the next one."""
-        epoch, begin = t // self.iterations, self.optim.warmup_lr / self.optim.lr
+    def _openmmlab_cosine(self, t: int) -> float:
+        """OpenMMLab's cosine, which moves at epochs or at every iteration: warm-up is a growing share of it, from
+        warmup_lr / lr to 1; of the first, where it ends within an epoch, the last share stays until the next one."""
+        by_epoch, begin = self.optim.schedule == "epoch_cosine", self.optim.warmup_lr / self.optim.lr
+        epoch = t // self.iterations if by_epoch else t / self.iterations
         base, least = self.scale * self.optim.lr, self.scale * self.optim.min_lr
         rate = least + 0.5 * (base - least) * (1 + math.cos(math.pi * epoch / self.epochs))
         warmup = self.optim.warmup_epochs * self.iterations
         last = math.ceil(warmup) - 1  # iteration of the warm-up
-        if warmup % 1 and last // self.iterations == epoch:
+        if by_epoch and warmup % 1 and last // self.iterations == epoch:
             t = min(t, last)
         return rate * (1 - (1 - begin) * (1 - t / warmup)) if t < warmup else rate
 

@@ -15,20 +15,21 @@ import numpy as np
 from av.error import FFmpegError
 
 from vidstill.video.index import (
+    MOST_PIXELS,
+    PROTOCOLS,
     FramesMissing,
-    Plan,
     Source,
     VideoError,
     VideoInfo,
-    check_file,
+    frame_rate,
     open_video,
     packets,
     probe,
     read_index,
     reason,
-    unpacker,
 )
-from vidstill.video.pixels import Box, Draw, Resize, short_side_size
+from vidstill.video.pixels import Box, Draw, Resize, crop_of, short_side_size
+from vidstill.video.plan import Plan, unpacker
 
 __all__ = [
     "Frame",
@@ -95,7 +96,9 @@ def read_frames(
     slots: dict[int, list[int]] = {}
     for slot, number in enumerate(wanted.tolist()):
         slots.setdefault(number, []).append(slot)
-    _, plan = read_index(path)
+    info, plan = read_index(path)
+    if box is not None:
+        crop_of(box, info.height, info.width)
     if plan is not None and wanted.max() < len(plan.packet):
         try:
             return _collect(path, slots, Draw(short_side, box, size, resize), plan)
@@ -109,7 +112,6 @@ def count_frames(path: Source) -> int:
 
     Raises FramesMissing (with their number) where damage ends the decode, VideoError where not one frame decodes.
     """
-    check_file(path)
     count = 0
     with open_video(path) as (container, stream):
         try:
@@ -129,18 +131,16 @@ def iter_frames(source: Source, *, short_side: int | None = None) -> Iterator[Fr
     file with a logged warning, while a live source goes on after it. Raises VideoError where not one frame comes.
     """
     name, options = _locate(str(source))
-    if not options:
-        check_file(source)
     with open_video(name, **options) as (container, stream):
         draw = Draw(short_side)
-        rate = float(stream.average_rate or stream.guessed_rate or 25)
+        rate = frame_rate(stream)
         # AVI numbers its frames, and FFmpeg misorders these numbers where B-frames are packed
-        tick = 0.0 if container.format.name == "avi" else float(stream.time_base)
+        tick = 0.0 if container.format.name == "avi" else float(stream.time_base or 0)
         count, seconds, begin = 0, 0.0, None
         try:
             for frame in _plain(container, stream, live=bool(options)):
                 if not count:
-                    draw.start(frame)
+                    _start(source, draw, frame, 1)
                     begin = frame.pts
                 else:
                     stamped = (frame.pts - begin) * tick if frame.pts is not None and begin is not None else 0.0
@@ -164,8 +164,9 @@ def _locate(source: str) -> tuple[str, dict[str, Any]]:
         return camera[1] or "0", {"format": "avfoundation", "options": {"framerate": "30"}}
     if camera:
         return camera[2] or f"/dev/video{camera[1]}", {"format": "v4l2"}
-    if re.match(r"[a-z][a-z0-9+.-]+://", source):
-        return source, {"timeout": (10.0, 10.0)}  # seconds to open and to read
+    if re.match(r"[a-z][a-z0-9+.-]+://", source) and not source.startswith("file:"):
+        # seconds to open and to read
+        return source, {"timeout": (10.0, 10.0), "options": {"protocol_whitelist": PROTOCOLS}}
     return source, {}
 
 
@@ -204,7 +205,7 @@ def _planned(container: Any, stream: Any, plan: Plan, numbers: list[int]) -> Ite
     Every packet is tagged with its number, and the decoder must give back, in the foretold order, all that it was fed.
     """
     # concealment of damage may draw on pictures that are left out here, so damage must surface
-    stream.codec_context.options = {"err_detect": "explode"}
+    stream.codec_context.options |= {"err_detect": "explode"}
     wanted = {int(plan.packet[number]): number for number in numbers}
     feed = np.zeros(len(plan.origin), bool)
     for packet in wanted:
@@ -240,7 +241,8 @@ def _fed(container: Any, stream: Any, plan: Plan, targets: list[int]) -> Iterato
         while number < target:
             packet = next(source, None)
             number += 1
-        if packet is None or number != target:
+        moved = plan.position is not None and packet is not None and packet.pos != plan.position[target]
+        if packet is None or number != target or moved:
             raise _PlanError(f"packet {target} is not where it was")
         packet.pts = target
         yield packet
@@ -256,8 +258,7 @@ def _collect(path: Source, slots: dict[int, list[int]], draw: Draw, plan: Plan |
         try:
             for number, frame in frames:
                 if not count:
-                    draw.start(frame)
-                    clip = np.empty((sum(map(len, slots.values())), *draw.size, 3), np.uint8)
+                    clip = _start(path, draw, frame, sum(map(len, slots.values())))
                 count += 1
                 places = left.pop(number, None)
                 if places is None:
@@ -271,6 +272,17 @@ def _collect(path: Source, slots: dict[int, list[int]], draw: Draw, plan: Plan |
                 raise
             problem = error
     raise _ended(path, count, problem, f"; frame {max(left)} was asked for")
+
+
+def _start(source: Source, draw: Draw, frame: av.VideoFrame, count: int) -> np.ndarray:
+    """An empty clip of `count` frames as drawn, of which this is the first that was decoded."""
+    try:
+        draw.start(frame)
+        if draw.size[0] * draw.size[1] > MOST_PIXELS:
+            raise ValueError(f"{draw.size[1]}x{draw.size[0]} as drawn")
+        return np.empty((count, *draw.size, 3), np.uint8)
+    except (ValueError, MemoryError) as error:  # the file states another size, or an absurd one
+        raise VideoError(f"{source}: has pictures of {frame.width}x{frame.height} pixels: {reason(error)}") from None
 
 
 def _ended(source: Source, count: int, error: Exception | None = None, asked: str = "") -> VideoError:

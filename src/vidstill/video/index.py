@@ -1,28 +1,51 @@
-"""What the packets of a video tell without decoding them: frame count, rate, size, and which packets a frame needs."""
+"""Opening videos, and what their packets tell without decoding them: frame count, rate, size, how to reach a frame."""
 
 from __future__ import annotations
 
 import os
-from bisect import bisect
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from stat import S_ISDIR
+from stat import S_ISDIR, S_ISREG
 from typing import Any
+from urllib.request import url2pathname
 
 import av
 import numpy as np
-from av.bitstream import BitStreamFilterContext
-from av.error import ExitError, FFmpegError, InvalidDataError
+from av.error import ArgumentError, ExitError, FFmpegError, InvalidDataError
 from av.stream import Disposition
 
-from vidstill.video.pictures import H264, Mpeg4, Picture
 from vidstill.video.pixels import UPRIGHT, Orientation, orientation
+from vidstill.video.plan import Plan, Trial
 
 Source = str | os.PathLike[str]
-Unpack = Callable[[av.Packet], list[av.Packet]]
+
+# Containers and raw streams of video that need no other file than themselves: so no playlists (hls, dash, concat), no
+# descriptions of sessions (sdp), no patterns of picture files (image2), no formats of several files (vobsub, mlv) and
+# no text drawn as a terminal would (tty).
+_FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,live_flv,kux,asf,asf_o,ogg,nut,mxf,gxf,lxf,wtv,"
+    "ty,swf,rm,ivr,nsv,nuv,dv,dhav,ifv,pva,pmp,ivf,yuv4mpegpipe,gif,apng,mjpeg,mjpeg_2000,mpjpeg,smjpeg,ingenient,"
+    "h261,h263,h264,hevc,vvc,evc,av1,obu,m4v,vc1,vc1test,dirac,dnxhd,cavsvideo,avs,avs2,avs3,apv,jpegxl_anim,"
+    "jpeg_pipe,jpegls_pipe,j2k_pipe,jpegxl_pipe,png_pipe,webp_pipe,bmp_pipe,tiff_pipe,gif_pipe,cine,ser,filmstrip,"
+    "3dostr,4xm,anm,argo_avi,bethsoftvid,bfi,bink,bmv,c93,cdxl,dfa,dsicin,dxa,ea,ea_cdata,film_cpk,flic,frm,gdv,hnm,"
+    "idcin,ipmovie,ipu,iv8,jv,lmlm4,mgsts,mm,moflex,msnwctcp,mtv,mv,mvi,mxg,nc,paf,pdv,psxstr,rl2,roq,rpl,sdr2,sga,siff,"
+    "simbiosis_imx,smk,smush,thp,tiertexseq,tmv,usm,vividas,vivo,vmd,wc3movie,wsvqa,xmv,yop"
+)
+
+# A URL reaches other hosts, and what it names (a playlist, say) no local file
+PROTOCOLS = (
+    "http,https,httpproxy,tcp,udp,udplite,tls,dtls,rtp,srtp,rtmp,rtmpe,rtmps,rtmpt,rtmpte,rtmpts,ffrtmpcrypt,"
+    "ffrtmphttp,rtsp,srt,rist,mms,mmsh,mmst,ftp,sftp,crypto,data"
+)
+
+# Two 8K pictures, one above the other, as stereo video has; a damaged header may state anything
+MOST_PIXELS = 8192 * 8192
+
+# Frames per second that a clock may have: a time lapse, a high-speed camera
+_SLOWEST, _FASTEST = 1e-4, 1e5
 
 
 class VideoError(ValueError):
@@ -57,28 +80,6 @@ class VideoInfo:
         return self.frames / self.fps
 
 
-@dataclass(frozen=True)
-class Plan:
-    """Which packets a frame needs. Packets are counted in file order, after unpacking.
-
-    `packet` (frames,): the one that holds each frame. For each packet: `origin`, where to start decoding for it;
-    `reference`, whether other pictures need it; decoding time `stamp` and byte `position`, to seek it (None: no need).
-    """
-
-    packet: np.ndarray
-    origin: np.ndarray
-    reference: np.ndarray
-    stamp: np.ndarray | None = None
-    position: np.ndarray | None = None
-
-    def find(self, position: int | None) -> int:
-        """Number of the packet at a byte position; one beyond the last where there is none."""
-        if self.position is None or position is None:
-            return len(self.origin)
-        number = int(np.searchsorted(self.position, position))
-        return number if number < len(self.position) and self.position[number] == position else len(self.origin)
-
-
 def reason(error: Exception) -> str:
     """The cause in a few words: FFmpeg's text without its number, file and function."""
     if isinstance(error, ExitError):  # of PyAV where its time limit is over
@@ -87,38 +88,51 @@ def reason(error: Exception) -> str:
     return text[0].lower() + text[1:]
 
 
+def local(source: Source) -> Source:
+    """The path that a `file://` URL names; anything else as it is."""
+    text = os.fspath(source)
+    if not text.startswith("file://"):
+        return source
+    host, slash, path = text.removeprefix("file://").partition("/")
+    if host not in ("", "localhost"):
+        raise VideoError(f"{source}: is on another machine: give file:///path, or a URL that its server answers")
+    return url2pathname(slash + path)
+
+
 @contextmanager
 def open_video(source: Source, **options: Any) -> Iterator[tuple[Any, Any]]:
     """The container and its first video stream (cover pictures left aside), with one decoder thread.
 
-    A path goes through FFmpeg's `file:` protocol, because a colon in its name would read as another protocol.
+    `options` of PyAV open anything but a file. A file is read alone, whatever it names, and through FFmpeg's `file:`
+    protocol, because a colon in its name would read as another protocol. Raises VideoError.
     """
-    url = str(source) if options else f"file:{Path(source).absolute()}"
+    if options:
+        url = str(source)
+    else:
+        check_file(source)
+        url = f"file:{Path(local(source)).absolute()}"
+        options = {"options": {"protocol_whitelist": "file", "format_whitelist": _FORMATS}}
     try:
-        container = av.open(url, **options)
+        container = av.open(url, metadata_errors="replace", **options)
     except (OSError, ValueError, FFmpegError) as error:
+        if isinstance(error, ArgumentError) and url.startswith("file:"):
+            raise VideoError(f"{source}: holds no video: text, playlists and lists of pictures are not read") from None
         what = "not a video that FFmpeg reads" if isinstance(error, InvalidDataError) else "cannot be opened"
         raise VideoError(f"{source}: {what}: {reason(error)}") from None
     with container:
         streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-        if not streams or container.format.name == "tty":  # FFmpeg draws text files as a terminal would
+        if not streams:
             raise VideoError(f"{source}: holds no video")
         if streams[0].codec_context is None:
             raise VideoError(f"{source}: FFmpeg has no decoder for its video")
         streams[0].thread_type, streams[0].thread_count = "NONE", 1
+        streams[0].codec_context.options = {"max_pixels": str(MOST_PIXELS)}
         yield container, streams[0]
 
 
 def packets(container: Any, stream: Any) -> Iterator[av.Packet]:
     """The packets that hold data. Empty ones mark dropped frames, or the end, and would end the decoder early."""
     return (packet for packet in container.demux(stream) if packet.size)
-
-
-def unpacker(stream: Any) -> Unpack:
-    """Splits packed MPEG-4 packets (two pictures in one), so that each picture can be left out by itself."""
-    if stream.codec_context.name == "mpeg4":
-        return BitStreamFilterContext("mpeg4_unpack_bframes", stream).filter
-    return lambda packet: [packet]
 
 
 def probe(path: Source) -> VideoInfo:
@@ -140,95 +154,61 @@ def read_index(path: Source) -> tuple[VideoInfo, Plan | None]:
 
 def check_file(path: Source) -> os.stat_result:
     """The size and times of a file; VideoError where there is none, or nothing in it."""
+    file = local(path)
     try:
-        stat = Path(path).stat()
+        stat = Path(file).stat()
     except (OSError, ValueError) as error:
         raise VideoError(f"{path}: cannot be opened: {reason(error)}") from None
     if S_ISDIR(stat.st_mode):
         raise VideoError(f"{path}: is a folder, not a video")
+    if not S_ISREG(stat.st_mode):  # opening a pipe may wait for ever
+        raise VideoError(f"{path}: is a pipe, socket or device, not a file")
     if not stat.st_size:
         raise VideoError(f"{path}: is empty")
     return stat
 
 
-@dataclass(frozen=True)
-class _Packets:
-    """Of every packet: display and decoding time stamp and byte position, and whether it is decoded but hidden.
-
-    None where not all packets have one.
-    """
-
-    shown: np.ndarray | None
-    stamp: np.ndarray | None
-    position: np.ndarray | None
-    hidden: np.ndarray
-
-
 @lru_cache(maxsize=8192)  # up to 7 kB for a 10 s clip
 def _scan(path: str, size: int, mtime: int) -> tuple[VideoInfo, Plan | None]:
     with open_video(path) as (container, stream):
-        codec = stream.codec_context
-        name, delay = codec.name, codec.reorder_depth
+        codec, trial = stream.codec_context, Trial(stream)
         turns = not {"mov", "matroska"}.isdisjoint(container.format.name.split(","))
         first: tuple[int, int, Orientation] | None = None
-        read, unpack = _header_reader(name, codec.extradata), unpacker(stream)
-        headers: list[Any] = []
         shown, stamps, positions, hidden = [], [], [], []
-        sound = True
         try:
             for packet in packets(container, stream):
                 shown.append(packet.pts)
                 stamps.append(packet.pts if packet.dts is None else packet.dts)
                 positions.append(packet.pos)
-                hidden.append(packet.is_discard)
-                sound &= not packet.is_corrupt
-                if turns and first is None and packet.is_keyframe and not packet.is_discard:
-                    first = _first_picture(codec, packet)
-                if read is not None:
-                    try:
-                        headers += [read(bytes(part)) for part in unpack(packet)]
-                    except (ValueError, IndexError):  # not understood, or damaged
-                        read = None
+                hidden.append(packet.is_discard or (codec.name == "vp8" and not _is_shown(packet)))
+                trial.feed(packet)
+                if turns and not trial.sound and first is None and packet.is_keyframe and not packet.is_discard:
+                    first = trial.first or _first_picture(codec, packet)
+            trial.end()
         except FFmpegError:
-            sound = False
-        found = _Packets(_int64(shown), _int64(stamps), _int64(positions), np.array(hidden, bool))
-        frames, plan = int((~found.hidden).sum()), None
-        if read is not None and name == "vp8":
-            frames = sum(headers)
-        elif read is not None and name == "mpeg4":
-            plan = _plan_mpeg4(headers)
-            sound &= "N" not in headers  # a placeholder that is left over after unpacking
-        elif read is not None and name == "h264":
-            plan = _plan_h264(headers, found, delay)
-        elif codec.codec.intra_only:
-            plan = _plan_intra(found)
-        if plan is not None:
-            frames = len(plan.packet)
+            trial.sound = False
+        absent = np.array(hidden, bool)
+        plan = trial.plan(absent, _int64(stamps), _int64(positions))
+        counted = plan.packet if plan else trial.frames if trial.sound and not absent.any() else absent[~absent]
+        frames = len(counted)
         if not frames:
             raise VideoError(f"{path}: holds no frames")
-        height, width, turn = first or (codec.height, codec.width, UPRIGHT)
+        height, width, turn = trial.first or first or (codec.height, codec.width, UPRIGHT)
+        if not (height > 0 < width and height * width <= MOST_PIXELS):
+            raise VideoError(f"{path}: has pictures of {width}x{height} pixels")
         height, width = turn.size(height, width)
-        rate = _rate(stream, found)
-        ticks = max(1, round(1 / (rate * float(stream.time_base)))) if stream.duration else 0
-        info = VideoInfo(frames, rate, width, height, turn.rotation, codec.codec.canonical_name, ticks)
-        return info, plan if sound else None
+        rate, tick = frame_rate(stream, _int64(shown)), float(stream.time_base or 0)
+        ticks = max(1, round(1 / (rate * tick))) if stream.duration and tick > 0 else 0
+        return VideoInfo(frames, rate, width, height, turn.rotation, codec.codec.canonical_name, ticks), plan
 
 
 def _int64(values: list[int | None]) -> np.ndarray | None:
     return None if None in values else np.array(values, np.int64)
 
 
-def _header_reader(codec: str, extradata: bytes | None) -> Callable[[bytes], Any] | None:
-    try:
-        if codec == "h264":
-            return H264(extradata).read
-        if codec == "mpeg4":
-            return Mpeg4(extradata).read
-    except (ValueError, IndexError):
-        return None
-    if codec == "vp8":
-        return lambda data: bool(data[0] & 16)  # show_frame (RFC 6386 §9.1): the others are never displayed
-    return None
+def _is_shown(packet: av.Packet) -> bool:
+    """show_frame of VP8 (RFC 6386 §9.1)."""
+    return bool(bytes(packet)[0] & 16)
 
 
 def _first_picture(codec: Any, packet: av.Packet) -> tuple[int, int, Orientation] | None:
@@ -240,63 +220,14 @@ def _first_picture(codec: Any, packet: av.Packet) -> tuple[int, int, Orientation
     return (frames[0].height, frames[0].width, orientation(frames[0])) if frames else None
 
 
-def _rate(stream: Any, found: _Packets) -> float:
-    """Frames per second: the average, or, where one absurd time stamp spoils that, the most usual."""
+def frame_rate(stream: Any, shown: np.ndarray | None = None) -> float:
+    """Frames per second: the average, or, where one absurd time stamp of those `shown` spoils that, the most usual.
+
+    25 where none of these is a rate.
+    """
     average = float(stream.average_rate or stream.guessed_rate or 0)
-    if found.shown is not None and len(found.shown) > 2:
-        step = float(np.median(np.diff(np.sort(found.shown)))) * float(stream.time_base)
+    if shown is not None and len(shown) > 2:
+        step = float(np.median(np.diff(np.sort(shown)))) * float(stream.time_base or 0)
         if step > 0 and not 0.01 < average * step < 100:
             average = 1 / step
-    return average or 25.0
-
-
-def _plan_mpeg4(kinds: list[str]) -> Plan:
-    """From VOP types: a B-VOP is shown at once, any other when the next reference has come.
-
-    The decoder drops a B-VOP that lacks one of its two references. One right after an I-VOP needs the group before.
-    """
-    packet: list[int] = []
-    origin = np.zeros(len(kinds), np.int32)
-    references: list[int] = []
-    start = before = 0
-    for n, kind in enumerate(kinds):
-        if kind == "I":
-            before, start = start, n
-        origin[n] = start
-        if kind == "B" and len(references) > 1:
-            packet.append(n)
-            origin[n] = start if references[-2] >= start else before
-        elif kind in ("I", "P", "S"):
-            packet += references[-1:]
-            references.append(n)
-    packet += references[-1:]
-    return Plan(np.array(packet, np.int32), origin, np.array([kind != "B" for kind in kinds], bool))
-
-
-def _plan_h264(pictures: list[Picture], found: _Packets, delay: int) -> Plan | None:
-    """From picture order counts; None where time stamps tell another order, or the decoder's delay is too short."""
-    order = np.array(sorted(range(len(pictures)), key=lambda n: pictures[n].order), np.int32)
-    if found.shown is None or (np.diff(found.shown[order]) <= 0).any():
-        return None
-    decoded: list[int] = []
-    for stamp in found.shown.tolist():
-        at = bisect(decoded, stamp)
-        if len(decoded) - at > delay:  # pictures that wait for this one to be shown before them
-            return None
-        decoded.insert(at, stamp)
-    restart = np.array([picture.restart for picture in pictures], bool)
-    origin = np.maximum.accumulate(np.where(restart, np.arange(len(restart)), 0)).astype(np.int32)
-    reference = np.array([picture.reference for picture in pictures], bool)
-    return Plan(order[~found.hidden[order]], origin, reference, *(_landings(found) if restart.sum() > 1 else ()))
-
-
-def _plan_intra(found: _Packets) -> Plan:
-    every = np.arange(len(found.hidden), dtype=np.int32)
-    return Plan(every[~found.hidden], every, np.zeros(len(every), bool), *_landings(found))
-
-
-def _landings(found: _Packets) -> tuple[np.ndarray, np.ndarray] | tuple[()]:
-    """Decoding time stamps and byte positions; nothing where positions do not tell packets apart."""
-    if found.stamp is None or found.position is None or (np.diff(found.position) <= 0).any():
-        return ()
-    return found.stamp, found.position
+    return average if _SLOWEST <= average <= _FASTEST else 25.0

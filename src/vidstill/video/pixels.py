@@ -69,6 +69,14 @@ def short_side_size(height: int, width: int, short_side: int, down: bool = False
     return int(height * scale + 0.5), int(width * scale + 0.5)
 
 
+def crop_of(box: Box, height: int, width: int) -> tuple[slice, slice]:
+    """Rows and columns of a box, rounded; ValueError where it is empty or leaves a frame of this size."""
+    x1, y1, x2, y2 = (round(edge) for edge in box)
+    if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
+        raise ValueError(f"box {box} is empty or leaves the frame of {width}x{height} pixels")
+    return slice(y1, y2), slice(x1, x2)
+
+
 class Draw:
     """Draws the pictures of one stream, all alike: the first one sets `size`, the height and width drawn.
 
@@ -103,10 +111,7 @@ class Draw:
         if self.box is None:
             self.size = short_side_size(height, width, self.short_side) if self.short_side else self.displayed
             return
-        x1, y1, x2, y2 = (round(edge) for edge in self.box)
-        if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
-            raise ValueError(f"box {self.box} is empty or leaves the frame of {width}x{height} pixels")
-        self.crop = slice(y1, y2), slice(x1, x2)
+        self.crop = crop_of(self.box, height, width)
         planar = frame.format.name in _PLANAR and all(plane.line_size > 0 for plane in frame.planes)
         if planar and self.turn == UPRIGHT:
             self.canvas = av.VideoFrame(self.size[1], self.size[0], frame.format.name)

@@ -1,4 +1,4 @@
-"""Batch-norm statistics measured over many batches at the weights of the moment, in place of running ones."""
+"""Statistics of batch norms: measured anew at the weights that are saved, and made the same in all processes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
+from torch.distributed import all_reduce, get_world_size, is_initialized
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
@@ -13,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 def precise_statistics(model: nn.Module, batches: Iterable[Tensor]) -> None:
     """Set every running mean and variance to the plain average over `batches` of the batch's own mean and (unbiased)
     variance. Dropout and the rest of the model stay in the mode they are in."""
-    norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+    norms = _norms(model)
     if not norms:
         return
     before = [(norm.momentum, norm.training) for norm in norms]
@@ -34,3 +35,26 @@ def precise_statistics(model: nn.Module, batches: Iterable[Tensor]) -> None:
         norm.train(training)
         if count:
             norm.running_mean, norm.running_var = mean, variance  # type: ignore[assignment]
+
+
+@torch.no_grad()
+def share_statistics(model: nn.Module) -> None:
+    """Give every process the mean over the processes of their running means and variances, in one message.
+
+    Each has seen other clips. Without this the processes would validate other models than the one that is saved, and a
+    run taken up again would go on from other statistics.
+    """
+    if not is_initialized() or get_world_size() == 1:
+        return
+    statistics = [each for norm in _norms(model) for each in (norm.running_mean, norm.running_var) if each is not None]
+    if not statistics:
+        return
+    together = torch.cat([each.flatten().float() for each in statistics])
+    all_reduce(together)
+    together /= get_world_size()
+    for each, shared in zip(statistics, together.split([each.numel() for each in statistics]), strict=True):
+        each.copy_(shared.view_as(each))
+
+
+def _norms(model: nn.Module) -> list[_BatchNorm]:
+    return [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
