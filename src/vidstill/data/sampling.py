@@ -96,7 +96,7 @@ def clips_that_fit(n: int, clip: Clip, timing: Timing | None = None) -> int:
     """
     if clip.spans or clip.sampling == "dense_sample_frames":
         return 1
-    return max(1, int(n / clip_length(clip, timing)))
+    return max(1, int(n / clip_length(clip, timing) + 1e-9))  # lengths are products of rates, which are rounded
 
 
 def clip_length(clip: Clip, timing: Timing | None = None) -> float:

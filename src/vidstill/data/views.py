@@ -55,11 +55,11 @@ class Views:
         crop, clip = divmod(number, len(self.places))
         height, width = resized_size(*self.source, self.clip, self.side)
         boxes = view_boxes(height, width, self.clip.size, self.crops, MIDDLE[self.clip.views])
-        frames = self.frames[torch.from_numpy(self.places[clip]).to(self.frames.device)]
+        places = torch.from_numpy(self.places[clip]).to(self.frames.device)
         if self.clip.views == "torch":
-            return _unrounded(frames, self.source, self.side, boxes[crop])
+            return _unrounded(self.frames.index_select(0, places), self.source, self.side, boxes[crop])
         x1, y1, x2, y2 = (int(edge) for edge in boxes[crop])
-        return frames[:, y1:y2, x1:x2]
+        return self.frames[:, y1:y2, x1:x2].index_select(0, places)
 
     def pixels(self) -> Tensor:
         """All of them, (V,T,S,S,3)."""
@@ -206,7 +206,10 @@ def _read_views(
 ) -> Views:
     numbers, places = _each_once(view_indices(frames, clip, Timing(info.fps, info.ticks), clips, rng))
     side = side or frame_side(clip, crops)
-    pixels = read_frames(path, numbers, resize=lambda frame: kept(frame, clip, side))
+    if clip.views == "opencv":  # `kept`, drawn in place
+        pixels = read_frames(path, numbers, short_side=side)
+    else:
+        pixels = read_frames(path, numbers, resize=lambda frame: kept(frame, clip, side))
     return Views(torch.from_numpy(pixels), numbers, places, (info.height, info.width), clip, crops, side)
 
 
