@@ -30,7 +30,7 @@ _FORMATS = (
     "ty,swf,rm,ivr,nsv,nuv,dv,dhav,ifv,pva,pmp,ivf,yuv4mpegpipe,gif,apng,mjpeg,mjpeg_2000,mpjpeg,smjpeg,ingenient,"
     "h261,h263,h264,hevc,vvc,evc,av1,obu,m4v,vc1,vc1test,dirac,dnxhd,cavsvideo,avs,avs2,avs3,apv,jpegxl_anim,"
     "jpeg_pipe,jpegls_pipe,j2k_pipe,jpegxl_pipe,png_pipe,webp_pipe,bmp_pipe,tiff_pipe,gif_pipe,cine,ser,filmstrip,"
-    "3dostr,4xm,anm,argo_avi,bethsoftvid,bfi,bink,bmv,c93,cdxl,dfa,dsicin,dxa,ea,ea_cdata,film_cpk,flic,frm,gdv,hnm,"
+    "3dostr,4xm,anm,bethsoftvid,bfi,bink,bmv,c93,cdxl,dfa,dsicin,dxa,ea,ea_cdata,film_cpk,flic,frm,gdv,hnm,"
     "idcin,ipmovie,ipu,iv8,jv,lmlm4,mgsts,mm,moflex,msnwctcp,mtv,mv,mvi,mxg,nc,paf,pdv,psxstr,rl2,roq,rpl,sdr2,sga,siff,"
     "simbiosis_imx,smk,smush,thp,tiertexseq,tmv,usm,vividas,vivo,vmd,wc3movie,wsvqa,xmv,yop"
 )

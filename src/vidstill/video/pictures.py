@@ -14,9 +14,9 @@ from typing import NamedTuple
 # profiles whose sequence parameter set carries the chroma format (H.264 §7.3.2.1.1)
 _HIGH_PROFILES = {44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 244}
 
-# Bytes kept of the coded data: slice headers with weights for a few references take some 60. A picture with a longer
-# header does not decode from them, and its file gets no plan.
-_KEPT = 96
+# Bytes kept of coded data: slice headers with weights for many references take some 40. A picture with a longer header
+# does not decode from them, and its file gets no plan.
+_KEPT = 48
 
 _VOP = b"\0\0\1\xb6"
 _VOPS = re.compile(re.escape(_VOP))
@@ -157,7 +157,7 @@ class Mpeg4:
     """Reader of MPEG-4 part 2 packets, in decoding order: `check` each as it is, then `read` it unpacked."""
 
     def __init__(self, extradata: bytes | None) -> None:
-        self.time_bits = 0
+        self.time_bits = self.kept = 0
         self.interlaced = False
         self.packed = bool(_PACKED.search(extradata or b""))
         self.pending = False  # whether the decoder holds a B-VOP that came in the packet of another VOP
@@ -186,7 +186,10 @@ class Mpeg4:
         bits.take(1)
         if bits.take(1):
             bits.take(self.time_bits)
-        bits.take(29)
+        bits.take(1)
+        width, _, height, _ = bits.take(13), bits.take(1), bits.take(13), bits.take(1)
+        # FFmpeg refuses a picture with less than about half a bit for each macroblock
+        self.kept = _KEPT + -(-width // 16) * -(-height // 16) // 8
         self.interlaced = bool(bits.take(1))
 
     def check(self, data: bytes) -> None:
@@ -235,7 +238,7 @@ class Mpeg4:
             self.references = 1 if restart else self.references + 1
         # Where lines are interlaced the first B-VOP sets the unit of time for the following ones.
         reference = kind != 2 or self.interlaced
-        return Picture(restart, reference, data[: at + 4 + _KEPT], leading=kind == 2 and self.references < 2)
+        return Picture(restart, reference, data[: at + self.kept], leading=kind == 2 and self.references < 2)
 
 
 class Jpeg:

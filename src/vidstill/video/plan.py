@@ -46,7 +46,7 @@ def unpacker(stream: Any) -> Callable[[av.Packet], list[av.Packet]]:
 
 def _lasts(packet: av.Packet) -> bool:
     """Whether a packet brings, beside its data, what the decoder keeps for those that follow."""
-    return packet.has_sidedata("new_extradata") or packet.has_sidedata("param_change") or packet.has_sidedata("palette")
+    return any(data.data_type in ("new_extradata", "param_change", "palette") for data in packet.iter_sidedata())
 
 
 def _whole(data: bytes) -> Picture:
