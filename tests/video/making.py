@@ -22,6 +22,13 @@ def scene(frames: int, height: int = 96, width: int = 128, seed: int = 0) -> np.
     return clip
 
 
+def combed(clip: np.ndarray) -> np.ndarray:
+    """Every other line as at another time, as in interlaced video."""
+    fields = clip.copy()
+    fields[:, 1::2] = np.roll(clip[:, 1::2], 9, 2)
+    return fields
+
+
 def encode(
     path: Path,
     clip: Iterable[np.ndarray],

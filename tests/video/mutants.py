@@ -148,7 +148,7 @@ def plain_frames(path: Path) -> tuple[list[tuple[tuple[int, ...], bytes]], bool]
     def take(decoded: list[av.VideoFrame]) -> None:
         for frame in decoded:
             pixels = frame.to_ndarray(format="rgb24")
-            frames.append((pixels.shape, sha1(pixels).digest()))
+            frames.append((pixels.shape, sha1(pixels.tobytes()).digest()))
 
     with open_video(path) as (container, stream):
         try:
@@ -231,7 +231,7 @@ def _differs(path: Path, wanted: list[int], truth: list[tuple[tuple[int, ...], b
         return f"are refused: {error}" if truth and max(wanted) < len(truth) else ""
     if max(wanted) >= len(truth):
         return f"come, of {len(truth)}"
-    if all(truth[number] == (frame.shape, sha1(frame).digest()) for number, frame in zip(wanted, got, strict=True)):
+    if all(truth[number] == (frame.shape, sha1(frame.tobytes()).digest()) for number, frame in zip(wanted, got, strict=True)):
         return ""
     # of several sizes, or turned: the other way of the reader is what is left to compare with
     slots: dict[int, list[int]] = {}
@@ -240,7 +240,7 @@ def _differs(path: Path, wanted: list[int], truth: list[tuple[tuple[int, ...], b
     plain = decode._collect(path, slots, Draw(), None)
     sizes = {truth[number][0] for number in range(max(wanted) + 1)}
     if len(sizes) == 1 and sizes == {got.shape[1:]} and probe(path).rotation == 0:
-        again = [truth[number][1] == sha1(plain[slot]).digest() for slot, number in enumerate(wanted)]
+        again = [truth[number][1] == sha1(plain[slot].tobytes()).digest() for slot, number in enumerate(wanted)]
         if not all(again):
             return "are unstable: two plain decodes differ"
         return f"differ: {[n for n, a, b in zip(wanted, got, plain, strict=True) if (a != b).any()]}"

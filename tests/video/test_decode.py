@@ -4,12 +4,16 @@ import gc
 import logging
 import os
 import pickle
+import random
+import socket
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import cv2
@@ -17,10 +21,12 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from making import encode, pack, plain_decode, scene
+from making import combed, encode, pack, plain_decode, scene
+from mutants import difference
 
 from vidstill.video import decode
 from vidstill.video.decode import FramesMissing, VideoError, count_frames, iter_frames, probe, read_frames
+from vidstill.video.index import frame_rate, open_video
 
 LENGTH = 75
 
@@ -43,6 +49,10 @@ def made(videos: Path) -> dict[str, Path]:
         "xvid-packed": pack(xvid, videos / "packed.avi"),
         "xvid-groups": encode(videos / "xvid12.avi", clip, "mpeg4", bf=2, g=12, b_strategy=0),
         "xvid-plain": encode(videos / "xvid0.avi", clip, "mpeg4", g=12),
+        "xvid-fields": encode(
+            videos / "fields.avi", combed(clip), "mpeg4", bf=2, g=12, b_strategy=0, flags="+ildct+ilme"
+        ),
+        "raw": encode(videos / "raw.avi", clip[:, ::2, ::2], "rawvideo"),
         "mjpeg": encode(videos / "mjpeg.avi", clip, "mjpeg", "yuvj420p"),
         "vp8": encode(
             videos / "vp8.webm", clip, "libvpx", **{"auto-alt-ref": 1, "lag-in-frames": 16, "deadline": "realtime"}
@@ -67,9 +77,10 @@ PLANNED = [
     "xvid-packed",
     "xvid-groups",
     "xvid-plain",
+    "raw",
     "mjpeg",
 ]
-UNPLANNED = ["h264-ts", "hevc", "vp8", "mpeg1", "gif"]
+UNPLANNED = ["xvid-fields", "h264-ts", "hevc", "vp8", "mpeg1", "gif"]
 
 
 @pytest.mark.parametrize("name", PLANNED + UNPLANNED)
@@ -112,6 +123,7 @@ def test_any_selection_equals_the_plain_decode(
         ("h264-groups", [2, 40], 14),
         ("xvid-packed", range(0, 75, 3), 40),
         ("xvid-groups", [73], 12),
+        ("raw", [1, 70], 2),
         ("mjpeg", [1, 70], 2),
     ],
 )
@@ -455,6 +467,175 @@ def test_missing_frames_cross_processes() -> None:
     assert (type(error), str(error), error.available) == (FramesMissing, "a.mp4: ends before frame 3", 3)
 
 
+def test_interlaced_b_pictures(made: dict[str, Path], plain: dict[str, list[np.ndarray]]) -> None:
+    """How FFmpeg reads one depends on the first one that it has read."""
+    for i in range(LENGTH):
+        assert (read_frames(made["xvid-fields"], [i])[0] == plain["xvid-fields"][i]).all()
+
+
+@pytest.mark.parametrize("name", ["xvid", "xvid-packed", "xvid-groups", "h264-groups", "mjpeg"])
+@pytest.mark.parametrize("other", ["xvid-groups", "h264", "mjpeg", "same"])
+def test_two_videos_in_one_file(name: str, other: str, videos: Path, made: dict[str, Path]) -> None:
+    """Byte by byte; FFmpeg reads some containers on behind their end."""
+    first, second = made[name], made[name if other == "same" else other]
+    path = videos / f"joined{first.suffix}"
+    path.write_bytes(first.read_bytes() + second.read_bytes())
+    assert not difference(path, random.Random(0))
+
+
+@pytest.mark.parametrize("sizes", [((96, 128), (96, 128)), ((96, 128), (64, 96))])
+@pytest.mark.parametrize("codec", ["mpeg4", "mjpeg"])
+def test_two_videos_in_one_stream(codec: str, sizes: tuple[tuple[int, int], ...], videos: Path) -> None:
+    """One goes on where another ends: times begin anew, or the size changes."""
+    path, number = videos / "stream.avi", 0
+    pix_fmt, options = ("yuvj420p", {}) if codec == "mjpeg" else ("yuv420p", {"bf": 2, "g": 8, "b_strategy": 0})
+    parts = [encode(videos / f"{side}.avi", scene(20, *size), codec, pix_fmt, **options)
+             for side, size in enumerate(sizes)]  # fmt: skip
+    with av.open(str(path), "w") as target:
+        for part in parts:
+            with av.open(str(part)) as source:
+                if not number:
+                    stream = target.add_stream_from_template(source.streams.video[0])
+                for packet in source.demux(video=0):
+                    if packet.size:
+                        packet.stream, packet.pts, packet.dts, packet.time_base = (
+                            stream,
+                            number,
+                            number,
+                            Fraction(1, 25),
+                        )
+                        target.mux(packet)
+                        number += 1
+    assert not difference(path, random.Random(0))
+
+
+def test_a_damaged_picture_that_is_not_wanted_still_counts(videos: Path) -> None:
+    """A plain decode ends at it, so no later frame may come, though decoding could begin behind it."""
+    for codec, suffix, pix_fmt in (("mjpeg", "avi", "yuvj420p"), ("libx264", "mp4", "yuv420p")):
+        path = encode(videos / f"hole.{suffix}", scene(30), codec, pix_fmt, g=5)
+        data = bytearray(path.read_bytes())
+        with av.open(str(path)) as container:
+            packet = [packet for packet in container.demux(video=0) if packet.size][12]
+        start = packet.pos + (8 if codec == "mjpeg" else 0)
+        data[start : start + packet.size - 8] = bytes(packet.size - 8)
+        path.write_bytes(data)
+        with pytest.raises(FramesMissing) as counted:
+            count_frames(path)
+        assert 9 <= counted.value.available <= 12
+        with pytest.raises(FramesMissing) as caught:
+            read_frames(path, [28])
+        assert caught.value.available == counted.value.available
+
+
+def test_a_frame_without_extent(videos: Path, tmp_path: Path) -> None:
+    path = encode(videos / "ffv1.mkv", scene(3), "ffv1")
+    data = path.read_bytes()
+    path = tmp_path / "flat.mkv"
+    # PixelWidth and PixelHeight (Matroska elements B0 and BA), of one byte each here
+    assert data.count(b"\xb0\x81\x80") == data.count(b"\xba\x81\x60") == 1
+    path.write_bytes(data.replace(b"\xb0\x81\x80", b"\xb0\x81\x00").replace(b"\xba\x81\x60", b"\xba\x81\x00"))
+    for read in (probe, count_frames, lambda path: read_frames(path, [0]), lambda path: list(iter_frames(path))):
+        with pytest.raises(VideoError):
+            read(path)
+
+
+@pytest.mark.parametrize("average", [None, 0, Fraction(-25), Fraction(10**9), Fraction(1, 10**9)])
+@pytest.mark.parametrize("time_base", [None, Fraction(0), Fraction(1, 25)])
+def test_absurd_rates(average: Fraction | None, time_base: Fraction | None) -> None:
+    stream = SimpleNamespace(average_rate=average, guessed_rate=None, time_base=time_base)
+    assert frame_rate(stream) == 25
+    assert frame_rate(stream, np.arange(5)) == 25
+
+
+def test_pictures_of_another_size_than_stated(made: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A box that fits what the file states is no mistake of the caller."""
+    info, plan = decode.read_index(made["vp8"])
+    monkeypatch.setattr(decode, "read_index", lambda path: (replace(info, width=1000), plan))
+    with pytest.raises(VideoError, match=r"vp8\.webm: has pictures of 128x96 pixels: box"):
+        read_frames(made["vp8"], [0], box=(0, 0, 900, 90), size=(32, 32))
+    with pytest.raises(ValueError, match="leaves the frame") as caught:
+        read_frames(made["vp8"], [0], box=(0, 0, 1001, 90), size=(32, 32))
+    assert not isinstance(caught.value, VideoError)
+
+
+def test_more_than_memory_holds(made: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode, "MOST_PIXELS", 1000)
+    for read in (lambda path: read_frames(path, [0]), lambda path: list(iter_frames(path))):
+        with pytest.raises(VideoError, match=r"pyramid\.mp4: has pictures of 128x96 pixels"):
+            read(made["h264"])
+
+
+READERS = [probe, count_frames, lambda path: read_frames(path, [0]), lambda path: list(iter_frames(path))]
+
+OTHER_FILES = {
+    "list.m3u8": "#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\n{0}\n#EXT-X-ENDLIST\n",
+    "list.ffconcat": "ffconcat version 1.0\nfile {0}\n",
+    "session.sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n"
+    "a=rtpmap:96 H264/90000\n",
+    "manifest.mpd": '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" '
+    'profiles="urn:mpeg:dash:profile:isoff-on-demand:2011" mediaPresentationDuration="PT3S"><Period><AdaptationSet '
+    'mimeType="video/mp4"><Representation id="0" bandwidth="1" codecs="avc1.42c00d"><BaseURL>{0}</BaseURL>'
+    "</Representation></AdaptationSet></Period></MPD>",
+    "subtitles.idx": "# VobSub index file, v7 (do not modify this line!)\nsize: 720x576\n",
+    "text.txt": "not a video\n" * 200,
+}
+
+
+@pytest.mark.parametrize("name", OTHER_FILES)
+@pytest.mark.parametrize("renamed", [False, True])
+def test_a_file_that_names_others_is_not_followed(
+    name: str, renamed: bool, made: dict[str, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "other.ts").write_bytes(made["h264-ts"].read_bytes())
+    path = tmp_path / (f"{name}.mp4" if renamed else name)
+    path.write_text(OTHER_FILES[name].format("other.ts"))
+    for read in READERS:
+        with pytest.raises(VideoError) as caught:
+            read(path)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["concat:{0}|{0}", "subfile,,start,0,end,0,,:{0}", "cache:{0}", "picture%d.png"])
+def test_names_that_ffmpeg_would_take_apart(name: str, made: dict[str, Path], tmp_path: Path) -> None:
+    for number in range(3):
+        cv2.imwrite(str(tmp_path / f"picture{number}.png"), np.zeros((32, 32, 3), np.uint8))
+    path = name.format(made["h264"])
+    for read in READERS:
+        with pytest.raises(VideoError):
+            read(path if ":" in name else tmp_path / name)
+
+
+def test_only_files_are_opened(tmp_path: Path, made: dict[str, Path]) -> None:
+    pipe, socket_path = tmp_path / "pipe.mp4", tmp_path / "socket.mp4"
+    os.mkfifo(pipe)
+    (tmp_path / "link.mp4").symlink_to(pipe)
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(socket_path))
+        for path in (pipe, socket_path, tmp_path / "link.mp4", "/dev/zero", pipe.as_uri()):
+            for read in READERS:
+                with pytest.raises(VideoError, match="is a pipe, socket or device, not a file"):
+                    read(path)
+            with pytest.raises(VideoError, match="not a file"), open_video(path):
+                pass
+    (tmp_path / "sound.mp4").symlink_to(made["h264"])
+    assert probe(tmp_path / "sound.mp4").frames == LENGTH
+
+
+@pytest.mark.parametrize("name", ["a b.mp4", "50%.mp4", "ü#?.mp4"])
+def test_file_urls_are_files(name: str, made: dict[str, Path], tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(made["h264"].read_bytes())
+    url = path.as_uri()
+    assert url.startswith("file:///") and url.isascii()
+    for source in (url, url.replace("file://", "file://localhost")):
+        assert probe(source).frames == count_frames(source) == len(list(iter_frames(source))) == LENGTH
+        assert (read_frames(source, [7]) == read_frames(path, [7])).all()
+    with pytest.raises(VideoError, match="on another machine"):
+        probe("file://elsewhere/a.mp4")
+    with pytest.raises(VideoError, match="no such file"):
+        next(iter_frames(f"{url}x"))
+
+
 @pytest.fixture(scope="session")
 def server(videos: Path, made: dict[str, Path]) -> Iterator[str]:
     class Quiet(SimpleHTTPRequestHandler):
@@ -484,6 +665,19 @@ def test_a_url(server: str, plain: dict[str, list[np.ndarray]]) -> None:
     assert frames[50].seconds == pytest.approx(2.0)
     with pytest.raises(VideoError, match=r"none\.mp4: cannot be opened"):
         next(iter_frames(f"{server}/none.mp4"))
+
+
+def test_a_url_reaches_no_local_file(server: str, videos: Path, made: dict[str, Path]) -> None:
+    playlist = "#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\n{0}\n#EXT-X-ENDLIST\n"
+    (videos / "remote.m3u8").write_text(playlist.format(f"{server}/h264.ts"))
+    assert len(list(iter_frames(f"{server}/remote.m3u8"))) == LENGTH
+    for number, target in enumerate((made["h264-ts"].as_uri(), f"file:{made['h264-ts']}", str(made["h264-ts"]))):
+        (videos / f"local{number}.m3u8").write_text(playlist.format(target))
+        with pytest.raises(VideoError):
+            next(iter_frames(f"{server}/local{number}.m3u8"))
+    for url in (f"cache://file:{made['h264']}", f"subfile://,,start,0,end,0,,:{made['h264']}", "pipe://0", "fd://0"):
+        with pytest.raises(VideoError, match="cannot be opened"):
+            next(iter_frames(url))
 
 
 def test_a_camera_that_is_not_there() -> None:

@@ -236,9 +236,9 @@ class Mpeg4:
         restart = not kind and lead == self.lead
         if kind != 2:
             self.references = 1 if restart else self.references + 1
-        # Where lines are interlaced the first B-VOP sets the unit of time for the following ones.
-        reference = kind != 2 or self.interlaced
-        return Picture(restart, reference, data[: at + self.kept], leading=kind == 2 and self.references < 2)
+        if kind == 2 and self.interlaced:  # the first one sets the unit of time for those that follow
+            raise HeaderError("B-VOPs of interlaced pictures")
+        return Picture(restart, kind != 2, data[: at + self.kept], leading=kind == 2 and self.references < 2)
 
 
 class Jpeg:
