@@ -126,7 +126,7 @@ def test_the_traceback_of_an_unforeseen_error_is_kept(
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr("vidstill.training.run.train", break_numpy)
-    monkeypatch.setattr("vidstill.models.catalogue.matching", break_numpy)
+    monkeypatch.setattr("vidstill.reporting.models.tables", break_numpy)
     arguments = ["train", "--out", str(tmp_path), "--name", "r"] if verb == "train" else ["models"]
     assert end(arguments) == 1
     (line,) = capsys.readouterr().err.splitlines()
@@ -178,7 +178,7 @@ def test_only_what_goes_on_is_said_to(
     def stop(*arguments: object, **named: object) -> None:
         raise KeyboardInterrupt
 
-    for function in ("training.run.train", "demo.run_demo", "models.catalogue.matching"):
+    for function in ("training.run.train", "demo.run_demo", "reporting.models.tables"):
         monkeypatch.setattr(f"vidstill.{function}", stop)
     if saved:
         (tmp_path / "r").mkdir()

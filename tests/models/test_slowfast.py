@@ -5,9 +5,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
-from vidstill.evaluation.views import scores_of
 
 from vidstill.config import Clip
+from vidstill.evaluation.engine import scores_of
 from vidstill.models.catalogue import CATALOGUE
 from vidstill.models.convolution import Chain, Conv3d, conv_norm, max_pool
 from vidstill.models.pathways import CMDA, PositionAttention, slow_frames

@@ -59,7 +59,7 @@ def open_and_fill(folder: Path, start: Any, rank: int, seed: int) -> None:
     """Exits with 3 where the folder is refused, with another error where anything else happens."""
     start.wait()
     try:
-        kept = LogitCache(folder, {"seed": seed}, moments=50, batch=8, classes=10, kept=4, rank=rank)
+        kept = LogitCache(folder, {"seed": seed}, batches=50, batch=8, classes=10, kept=4, rank=rank)
     except ValueError as error:
         raise SystemExit(3 if "other batches" in str(error) else 4) from error
     for moment in range(5):
@@ -86,7 +86,7 @@ def test_processes_that_open_a_folder_at_once_share_it(
         winner = json.loads((folder / "cache.json").read_text())["seed"]
         assert [process.exitcode for process in processes] == [0 if seed == winner else 3 for seed in seeds]
         for rank in set(ranks):
-            again = LogitCache(folder, {"seed": winner}, moments=50, batch=8, classes=10, kept=4, rank=rank)
+            again = LogitCache(folder, {"seed": winner}, batches=50, batch=8, classes=10, kept=4, rank=rank)
             read = [again.read(moment) for moment in range(5)]
             assert all(logits is not None and logits[3, 9] == 39 + moment for moment, logits in enumerate(read))
         assert not list(folder.glob("*.part*"))

@@ -231,7 +231,10 @@ def _differs(path: Path, wanted: list[int], truth: list[tuple[tuple[int, ...], b
         return f"are refused: {error}" if truth and max(wanted) < len(truth) else ""
     if max(wanted) >= len(truth):
         return f"come, of {len(truth)}"
-    if all(truth[number] == (frame.shape, sha1(frame.tobytes()).digest()) for number, frame in zip(wanted, got, strict=True)):
+    if all(
+        truth[number] == (frame.shape, sha1(frame.tobytes()).digest())
+        for number, frame in zip(wanted, got, strict=True)
+    ):
         return ""
     # of several sizes, or turned: the other way of the reader is what is left to compare with
     slots: dict[int, list[int]] = {}
