@@ -13,7 +13,7 @@ from av.error import FFmpegError
 
 from vidstill.video import decode
 from vidstill.video.decode import FramesMissing, VideoError, count_frames, iter_frames, probe, read_frames
-from vidstill.video.index import open_video
+from vidstill.video.index import open_video, packets
 from vidstill.video.pixels import Draw
 
 Bytes = Callable[[bytearray, random.Random, bytes], None]
@@ -152,7 +152,7 @@ def plain_frames(path: Path) -> tuple[list[tuple[tuple[int, ...], bytes]], bool]
 
     with open_video(path) as (container, stream):
         try:
-            for packet in container.demux(stream):
+            for packet in packets(container, stream):
                 if packet.size:
                     try:
                         decoded = stream.decode(packet)
@@ -231,7 +231,10 @@ def _differs(path: Path, wanted: list[int], truth: list[tuple[tuple[int, ...], b
         return f"are refused: {error}" if truth and max(wanted) < len(truth) else ""
     if max(wanted) >= len(truth):
         return f"come, of {len(truth)}"
-    if all(truth[number] == (frame.shape, sha1(frame.tobytes()).digest()) for number, frame in zip(wanted, got, strict=True)):
+    if all(
+        truth[number] == (frame.shape, sha1(frame.tobytes()).digest())
+        for number, frame in zip(wanted, got, strict=True)
+    ):
         return ""
     # of several sizes, or turned: the other way of the reader is what is left to compare with
     slots: dict[int, list[int]] = {}
