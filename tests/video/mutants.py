@@ -153,16 +153,16 @@ def plain_frames(path: Path) -> tuple[list[tuple[tuple[int, ...], bytes]], bool]
     with open_video(path) as (container, stream):
         try:
             for packet in packets(container, stream):
-                if packet.size:
-                    try:
-                        decoded = stream.decode(packet)
-                    except FFmpegError:
-                        if sound:
-                            failed = True
-                            break
-                        continue
-                    sound = True
-                    take(decoded)
+                try:
+                    decoded = stream.decode(packet)
+                except FFmpegError:
+                    failed = True
+                    if sound:
+                        break
+                    continue
+                if not sound:
+                    sound, failed = True, False
+                take(decoded)
         except FFmpegError:
             failed = True
         try:
