@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from making import combed, encode, pack, plain_decode, scene
 from mutants import difference
 
-from vidstill.video import decode
+from vidstill.video import decode, index
 from vidstill.video.decode import FramesMissing, VideoError, count_frames, iter_frames, probe, read_frames
 from vidstill.video.index import frame_rate, open_video
 
@@ -525,6 +525,25 @@ def test_a_damaged_picture_that_is_not_wanted_still_counts(videos: Path) -> None
         with pytest.raises(FramesMissing) as caught:
             read_frames(path, [28])
         assert caught.value.available == counted.value.available
+
+
+def test_damage_that_only_a_decoder_with_a_past_notices(videos: Path) -> None:
+    """FFmpeg overlooks an MPEG-4 picture that ends early until it has seen that the encoder pads its pictures."""
+    path = encode(videos / "padded.avi", scene(26, 64, 96), "mpeg4", g=10)
+    data, rng = path.read_bytes(), random.Random(0)
+    with av.open(str(path)) as container:
+        start = [packet for packet in container.demux(video=0) if packet.size and packet.is_keyframe][1]
+    planned = 0
+    for _ in range(30):
+        damaged = bytearray(data)
+        damaged[start.pos + 8 + rng.randrange(60, start.size)] ^= 1 << rng.randrange(8)
+        path.write_bytes(damaged)
+        index._scan.cache_clear()
+        planned += decode.read_index(path)[1] is not None
+        truth = plain_decode(path)
+        for number in (10, 11, 12, 14):
+            assert (read_frames(path, [number])[0] == truth[number]).all()
+    assert planned > 15
 
 
 def test_a_frame_without_extent(videos: Path, tmp_path: Path) -> None:

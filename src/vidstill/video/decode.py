@@ -208,6 +208,7 @@ def _planned(container: Any, stream: Any, plan: Plan, numbers: list[int]) -> Ite
     stream.codec_context.options |= {"err_detect": "explode"}
     wanted = {int(plan.packet[number]): number for number in numbers}
     feed = np.zeros(len(plan.origin), bool)
+    feed[: plan.always] = plan.reference[: plan.always]
     for packet in wanted:
         start = plan.origin[packet]
         feed[start:packet] |= plan.reference[start:packet]

@@ -132,7 +132,10 @@ def open_video(source: Source, **options: Any) -> Iterator[tuple[Any, Any]]:
 
 def packets(container: Any, stream: Any) -> Iterator[av.Packet]:
     """The packets that hold data. Empty ones mark dropped frames, or the end, and would end the decoder early."""
-    return (packet for packet in container.demux(stream) if packet.size)
+    try:
+        yield from (packet for packet in container.demux(stream) if packet.size)
+    except IndexError:  # PyAV at the end, of a stream that came up on the way
+        return
 
 
 def probe(path: Source) -> VideoInfo:

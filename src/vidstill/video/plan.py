@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import av
@@ -21,6 +21,7 @@ class Plan:
 
     `packet` (frames,): the one that holds each frame. For each packet: `origin`, where to start decoding for it;
     `reference`, whether other pictures need it; decoding time `stamp` and byte `position`, to seek it (None: no need).
+    The references among the first `always` packets go before all else.
     """
 
     packet: np.ndarray
@@ -28,6 +29,7 @@ class Plan:
     reference: np.ndarray
     stamp: np.ndarray | None = None
     position: np.ndarray | None = None
+    always: int = 0
 
     def find(self, position: int | None) -> int:
         """Number of the packet at a byte position; one beyond the last where there is none."""
@@ -153,4 +155,8 @@ class Trial:
         # to seek, positions must tell packets apart, and pictures be packets
         if self.codec.name != "mpeg4" and stamp is not None and position is not None and (np.diff(position) > 0).all():
             landings = stamp, position
-        return Plan(order, origin, reference, *landings)
+        plan = Plan(order, origin, reference, *landings)
+        if self.codec.name == "mpeg4":
+            # how the first pictures end tells FFmpeg whether their encoder pads them, and so what is damage later on
+            plan = replace(plan, always=int(np.flatnonzero(reference)[:3].max(initial=-1)) + 1)
+        return plan
