@@ -129,6 +129,16 @@ def test_the_run_says_who_taught(small: list[str], teacher: Path) -> None:
     assert known["top1"] == vidstill.evaluate(vidstill.load(teacher), videos, clips=2, crops=1).metrics.top1
 
 
+def test_a_run_killed_before_its_first_checkpoint_begins_alike(small: list[str], teacher: Path, tmp_path: Path) -> None:
+    """The teacher has been introduced already, which must not move what is drawn for the adapters."""
+    taught = [*small, "--objective", "distil", "--distil.teacher", str(teacher), "--distil.beta", "0.5"]
+    whole = vidstill.train(resolve(None, [*taught, "--name", "whole"]))
+    again = tmp_path / "again"
+    again.mkdir()
+    (again / "teachers.json").write_bytes((whole / "teachers.json").read_bytes())
+    assert_same_run(whole, vidstill.train(resolve(None, [*taught, "--name", "again"])))
+
+
 def test_ctrl_c_saves_and_the_run_goes_on(small: list[str], tmp_path: Path) -> None:
     """As in a terminal, the signal goes to the loader processes too."""
     settings = [*small, "--train.epochs", "3", "--train.workers", "1"]

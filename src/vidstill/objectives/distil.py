@@ -124,18 +124,13 @@ class Distil(Objective):
     """
 
     def __init__(
-        self,
-        model: VideoModel,
-        teachers: Sequence[Teacher],
-        settings: Settings,
-        cache: LogitCache | None = None,
-        introduction: Sequence[dict[str, Any]] = (),
+        self, model: VideoModel, teachers: Sequence[Teacher], settings: Settings, cache: LogitCache | None = None
     ) -> None:
         super().__init__()
         self.model, self.settings, self.cache = model, settings, cache
         weights = settings.teacher_weights or [1.0] * len(teachers)
         self.teachers, self.shares = tuple(teachers), [weight / sum(weights) for weight in weights]
-        self.introduction = list(introduction)
+        self.introduction: list[dict[str, Any]] = []
         self.adapters = nn.ModuleDict(self._make_adapters())
         self._formats = () if cache and cache.complete else tuple(teacher.model.input for teacher in teachers)
         if not self._looks_inside:

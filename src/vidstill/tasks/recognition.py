@@ -106,12 +106,13 @@ class Recognition:
     def _distil(self, model: VideoModel, iterations: int) -> Objective:
         settings = self.run.distil
         teachers = load_teachers(settings, self.classes, self.run.clip, self.fabric.device)
-        introduction = self._introduce(teachers)
         cache = None
         if settings.cache is not None:
             with self.fabric.rank_zero_first():  # it makes the folder and says whose logits it keeps
                 cache = self._logit_cache(settings.cache, teachers, iterations)
-        return Distil(model, teachers, settings, cache, introduction)
+        objective = Distil(model, teachers, settings, cache)  # first: its random weights depend on the seed alone
+        objective.introduction = self._introduce(teachers)
+        return objective
 
     def _logit_cache(self, folder: Path, teachers: Sequence[Teacher], iterations: int) -> LogitCache:
         run, settings = self.run, self.run.distil
