@@ -23,7 +23,7 @@ def samples(embedded: Path) -> list[Sample]:
 def test_a_teacher_of_the_same_format_takes_the_clips_themselves(samples: list[Sample]) -> None:
     other = FULL.model_copy(update={"std": (1, 1, 1)})  # normalised in another way: the same pixels
     batch = TrainClips(samples, FULL, PLAIN, 0, formats=[FULL, other]).__getitems__([(0, 0), (0, 1)])
-    assert batch["clips"].shape == (2, 8, 48, 48, 3) and batch["teacher_clips"] == [None, None]
+    assert batch["clips"].shape == (2, 8, 48, 48, 3) and batch["formats"] == {FULL: None, other: None}
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_a_teacher_of_another_format_gets_its_own(samples: list[Sample], update:
     other = FULL.model_copy(update=update)
     clips = TrainClips(samples, FULL, PLAIN, 7, formats=[FULL, other])
     batch = clips.__getitems__([(3, 2)])
-    same, own = batch["teacher_clips"]
+    same, own = batch["formats"][FULL], batch["formats"][other]
     rng = np.random.RandomState(sample_seed(7, 3, 2))
     expected = train_clip(samples[2].path, FULL, PLAIN, rng, [other])
     assert same is None
@@ -48,5 +48,4 @@ def test_multigrid_leaves_the_clips_of_the_teacher_whole(samples: list[Sample], 
     clips = TrainClips(samples, shrunk, PLAIN, 0, formats=[FULL], full_size=FULL.size)
     batch = clips.__getitems__(keys)
     assert batch["clips"].shape[2] == (24 if len(keys[0]) == 3 else 32)
-    (whole,) = batch["teacher_clips"]
-    assert whole.shape == (2, 8, 48, 48, 3)
+    assert batch["formats"][FULL].shape == (2, 8, 48, 48, 3)

@@ -107,6 +107,11 @@ def test_a_second_test_by_other_settings_keeps_the_first(trained: Path, undivide
     assert one == again and other == trained / "tests" / "others-2" and named == trained / "tests" / "mine"
 
 
+def test_the_own_data_named_again_are_the_own_data(trained: Path, embedded: Path) -> None:
+    folder, result = run_test(trained, ["--data.root", str(embedded), "--data.format", "folders"])
+    assert folder == trained and result.videos == 8
+
+
 def test_clip_settings_count(trained: Path, embedded: Path) -> None:
     before = state(trained)
     folder, result = run_test(trained, ["--clip.frames", "6", "--clip.sampling", "dense", "--clip.size", "40"])

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import vidstill
-from vidstill.config import Optim, resolve
+from vidstill.config import Clip, Optim, resolve
 from vidstill.models.registry import VideoModel
 from vidstill.objectives.objective import Objective
 from vidstill.tasks.recognition import Recognition
@@ -123,6 +123,27 @@ def test_stopped_in_any_pass_it_goes_on_exactly(
     for name, saved in a["weights"].items():
         assert all(torch.equal(value, b["weights"][name]["model"][key]) for key, value in saved["model"].items())
     assert (whole / "predictions.csv").read_bytes() == (parts / "predictions.csv").read_bytes()
+
+
+def test_each_pass_has_its_own_formats(small: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two passes with teachers of their own; one format is wanted by both."""
+    run = resolve(None, small)
+    wide, long = (run.clip.model_copy(update=update) for update in ({"size": 40}, {"frames": 6}))
+    seen: dict[str, list[tuple[int, ...]]] = {}
+
+    def watched(kind: type[Objective], formats: list[Clip]) -> None:
+        def prepare(self: Objective, *arguments: Any) -> dict[str, Any]:
+            batch = Objective.prepare(self, *arguments)
+            seen[kind.__name__] = [tuple(clips.shape[2:]) for clips in batch["teacher_clips"]]
+            return batch
+
+        monkeypatch.setattr(kind, "formats", formats)
+        monkeypatch.setattr(kind, "prepare", prepare)
+
+    watched(Guess, [wide])
+    watched(Follow, [long, wide, run.clip])
+    vidstill.train(run)
+    assert seen == {"Guess": [(4, 40, 40)], "Follow": [(6, 32, 32), (4, 40, 40), (4, 32, 32)]}
 
 
 def test_the_curves_name_every_pass(small: list[str]) -> None:

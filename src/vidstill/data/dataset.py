@@ -38,7 +38,7 @@ class TrainClips(Dataset[Any]):
     augment: Augment
     seed: int
     on_error: OnError = "replace"
-    formats: Sequence[Clip] = ()  # in which each clip is wanted beside `clip`, one for each teacher
+    formats: Sequence[Clip] = ()  # in which each clip is wanted beside `clip`, by teachers
     longest_interval: int = 0  # of multigrid training: each clip draws its interval up to this one
     full_size: int = 0  # of multigrid training: the side that `augment.scales` are for
     classes: int = 0  # how many, where labels are multi-hot; 0: one label each
@@ -47,22 +47,20 @@ class TrainClips(Dataset[Any]):
         return len(self.samples)
 
     def __getitems__(self, keys: Sequence[tuple[int, ...]]) -> dict[str, Any]:
-        """{"clips": uint8 (B,T,S,S,3), "teacher_clips": the same in each of `formats`, None where that is what `clips`
-        is, "labels": (B,) or multi-hot (B,K), "index": (B,), "unreadable": [(path, reason)]}"""
+        """{"clips": uint8 (B,T,S,S,3), "formats": {each of `formats`: the same in it, None where that is what `clips`
+        is}, "labels": (B,) or multi-hot (B,K), "index": (B,), "unreadable": [(path, reason)]}"""
         taken: list[tuple[list[np.ndarray], int]] = []
         unreadable: list[tuple[str, str]] = []
         sizes = {side for _, _, *sides in keys for side in sides} or {self.clip.size}
         (size,) = sizes  # a batch is of one size
         clip = self.clip.model_copy(update={"size": size})
-        differ = [not each.same_frames(clip) for each in self.formats]
-        wanted = [each for each, differs in zip(self.formats, differ, strict=True) if differs]
+        wanted = [each for each in dict.fromkeys(self.formats) if not each.same_frames(clip)]
         for position, (epoch, index, *_) in enumerate(keys):
             needed = self.on_error == "replace" or (position == len(keys) - 1 and not taken)
             drawn, index = self._read(epoch, index, clip, wanted, unreadable, MAX_REPLACEMENTS if needed else 0)
             if drawn:
                 taken.append((drawn, index))
         clips, *more = (torch.from_numpy(np.stack(same)) for same in zip(*(drawn for drawn, _ in taken), strict=True))
-        rest = iter(more)
         labelled = [self.samples[index] for _, index in taken]
         if self.classes:
             labels = torch.from_numpy(multi_hot(labelled, self.classes))
@@ -70,7 +68,7 @@ class TrainClips(Dataset[Any]):
             labels = torch.tensor([sample.label for sample in labelled])
         return {
             "clips": clips,
-            "teacher_clips": [next(rest) if differs else None for differs in differ],
+            "formats": dict.fromkeys(self.formats) | dict(zip(wanted, more, strict=True)),
             "labels": labels,
             "index": torch.tensor([index for _, index in taken]),
             "unreadable": unreadable,

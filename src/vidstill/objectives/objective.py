@@ -56,7 +56,8 @@ class Objective(nn.Module):
 
         clips, targets = blended(batch["clips"], run.clip)
         teacher_clips = []
-        for clip, pixels in zip(self.formats, batch["teacher_clips"], strict=True):
+        for clip in self.formats:
+            pixels = batch["formats"][clip]
             alike = pixels is None and (clip.mean, clip.std) == (run.clip.mean, run.clip.std)
             teacher_clips.append(clips if alike else blended(batch["clips"] if pixels is None else pixels, clip)[0])
         return {**batch, "clips": clips, "targets": targets, "labels": labels, "teacher_clips": teacher_clips,

@@ -48,7 +48,8 @@ def test(
     model = load(path)
     given: dict[str, Any] = {}
     put_all(given, settings, Run)
-    elsewhere = own is None or bool(PLACES & given.get("data", {}).keys())
+    changed = _changed(own, given.get("data", {}))
+    elsewhere = own is None or bool(PLACES & changed)
     run = _settings(own, given, model, elsewhere)
     run.test.clips, run.test.crops = clips or run.test.clips, crops or run.test.crops
     fabric = make_fabric(run)
@@ -57,10 +58,10 @@ def test(
     annotations = read_annotations(run.data, run.seed, known=model.classes)
     if model.classes is None and len(annotations.classes) != model.num_classes:
         raise ConfigError(f"the data has {len(annotations.classes)} classes, the model {model.num_classes}")
-    whole = elsewhere and annotations.undivided and not {"fold", "nested"} & given.get("data", {}).keys()
+    whole = elsewhere and annotations.undivided and not {"fold", "nested"} & changed
     split = _choose(annotations, whole, run.data)
     log_problems(annotations, fabric)
-    if whole or elsewhere or given.get("data"):
+    if elsewhere or changed:
         _warn_of_training_videos(annotations, split, own)
     clip = Clip.model_validate(model.input.model_dump() | given["clip"]) if given.get("clip") else None
     log.info("%d videos are tested: %s of %s", len(annotations.splits[split]), _SAID[split], run.data.root)
@@ -69,9 +70,9 @@ def test(
         result = task.test(model, split, report, clip)
     folder = home
     if fabric.is_global_zero:
-        if elsewhere or given.get("data") or clip:
+        if elsewhere or changed or clip:
             folder = _folder_of(home / "tests", given.get("name") or _name(run, clip, model.input), run)
-        chosen = not elsewhere and not given.get("data") and chosen_on_test(run, annotations.splits)
+        chosen = not elsewhere and not changed and chosen_on_test(run, annotations.splits)
         with locked(folder, busy=f"another process writes into {folder}: wait for it, then test again"):
             record(folder, result, run, split=split, chosen=chosen)
             write_report(folder)
@@ -95,6 +96,15 @@ def record(folder: Path, result: Result, run: Run, *, split: str, chosen: bool) 
         "clips": run.test.clips, "crops": run.test.crops, **result.figures,
         "unreadable": len(result.unreadable), "unreadable_videos": result.unreadable,
     })  # fmt: skip
+
+
+def _changed(own: Run | None, given: dict[str, Any]) -> set[str]:
+    """Settings of `data` that are not as the run has them; all that are given where there is no run."""
+    if own is None:
+        return set(given)
+    before, after = own.data.model_dump(), Data.model_validate(own.data.model_dump() | given).model_dump()
+    before["root"], after["root"] = before["root"].absolute(), after["root"].absolute()
+    return {name for name, value in after.items() if value != before[name]}
 
 
 def _settings(own: Run | None, given: dict[str, Any], model: VideoModel, elsewhere: bool) -> Run:
