@@ -28,7 +28,14 @@ FORMER_NAMES = {
 
 
 class Section(BaseModel):
+    """Settings of one kind. `~` is the home folder in paths."""
+
     model_config = ConfigDict(extra="forbid", validate_assignment=True)
+
+    @field_validator("*")
+    @classmethod
+    def _of_home(cls, value: Any) -> Any:
+        return Path(os.path.expanduser(value)) if isinstance(value, Path) else value  # noqa: PTH111 - without a home too
 
 
 class Data(Section):
@@ -50,12 +57,6 @@ class Data(Section):
         False, description="held-out videos are only tested; one of `folds` parts of the others chooses the epoch"
     )
     on_error: OnError = Field("replace", description="what to do with a video that does not decode")
-
-    @field_validator("root", "train", "val", "test", "splits", "classes")
-    @classmethod
-    def _of_home(cls, path: Path | str | None) -> Path | str | None:
-        """`~` is the home folder."""
-        return path if path is None else type(path)(os.path.expanduser(path))  # noqa: PTH111 - of text too
 
 
 class Model(Section):

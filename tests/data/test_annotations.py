@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from vidstill.config import Data, resolve
+from vidstill.config import Data, Distil, Run, resolve
 from vidstill.data.annotations import Annotations, Sample, find_problems, multi_hot, read_annotations
 from vidstill.data.duplicates import identify, stat_all
 from vidstill.labels import class_names
@@ -587,15 +587,19 @@ def test_paths_of_the_settings_are_relative_to_the_root_first(tmp_path: Path, mo
 
 def test_home_is_expanded_in_every_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / "r.yaml").write_text("data: {root: ~/set, train: ~/t.csv, splits: ~/lists, classes: ~/names.txt}\n")
+    (tmp_path / "r.yaml").write_text("data: {root: ~/set, train: ~/t.csv, splits: ~/lists}\n")
     data = resolve(tmp_path / "r.yaml", ["--data.val", "~/v.csv", "--data.test=~/e.csv"]).data
     assert data == Data(
         root=tmp_path / "set", train=tmp_path / "t.csv", splits=tmp_path / "lists", val=tmp_path / "v.csv",
-        test=tmp_path / "e.csv", classes=str(tmp_path / "names.txt"),
+        test=tmp_path / "e.csv",
     )  # fmt: skip
-    paths = [name for name, field in Data.model_fields.items() if "Path" in str(field.annotation)]
-    for name in paths:  # a path that is added later, too
-        assert getattr(Data(**{name: "~/x"}), name) == tmp_path / "x"
+    for section in (Data, Distil, Run):
+        for name, field in section.model_fields.items():  # a path that is added later, too
+            if "Path" in str(field.annotation):
+                assert getattr(section.model_validate({name: "~/x"}), name) == tmp_path / "x"
+    write(tmp_path / "set", "b/1.mp4", "a/1.mp4")
+    (tmp_path / "names.txt").write_text("b\na\n")
+    assert read_annotations(Data(root=Path("~/set"), classes="~/names.txt")).classes == ["b", "a"]
 
 
 KNOWN = ["walk", "run", "arm wave", "sit"]

@@ -145,7 +145,7 @@ def _resolve_labels(
 
 def _class_list(data: Data) -> list[str]:
     source = str(data.classes)
-    return class_names(source if source in shipped() else placed(data, Path(source)))
+    return class_names(source if source in shipped() else placed(data, Path(os.path.expanduser(source))))  # noqa: PTH111 - without a home too
 
 
 def _look_up(written: Iterable[tuple[Row, str]], classes: Sequence[str], owner: str) -> list[tuple[Row, int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -263,7 +264,7 @@ def fetch(source: str | Path) -> Path:
     """The file or folder that `source` names; `hf://owner/repo/file` is downloaded, a .safetensors file with the .json
     that describes it. Raises ValueError for what cannot be had."""
     if not (address := re.fullmatch(r"hf:/+(.*)", str(source))):  # a Path has one slash of two
-        return Path(source)
+        return Path(os.path.expanduser(source))  # noqa: PTH111 - without a home too
     owner, _, rest = address[1].partition("/")
     repository, _, name = rest.partition("/")
     if not (owner and repository and name):
