@@ -46,6 +46,9 @@ class Data(Section):
     train: Path | None = Field(None, description="csv of the training videos")
     val: Path | None = Field(None, description="csv of the validation videos")
     test: Path | None = Field(None, description="csv of the test videos; the validation videos when absent")
+    fps: float | None = Field(
+        None, gt=0, le=1000, description="frames per second of frame folders; null: the data set's, else 25"
+    )
     classes: str | None = Field(None, description="class list: a shipped one by name (ucf101) or a file")
     multi_label: bool = Field(False, description="a video may have several classes: sigmoid scores, judged by mAP")
     splits: Path | None = Field(None, description="folder of the official split files (ucf101, hmdb51)")

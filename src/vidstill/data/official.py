@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from vidstill.config import Data
 from vidstill.data.lists import base, given_lists, placed
-from vidstill.data.rows import SPLITS, UNDIVIDED, Listing, Row, folders_in, walk
+from vidstill.data.rows import SPLITS, UNDIVIDED, Listing, Row, folders_in, stem, walk
 from vidstill.labels import class_names, read_text, spelling
 
 UCF101, HMDB51, JESTER = "trainlist0?.txt", "*_test_split?.txt", "vallist.txt"  # files that tell a data set
@@ -81,7 +81,7 @@ def read_jester(data: Data) -> Listing:
     index = folder / "classInd.txt"
     classes = class_names(index) if index.is_file() else sorted(class_names("jester"))
     left_out: list[str] = []
-    files = {path.stem: path for path in walk(data.root, left_out)}
+    files = {stem(path): path for path in walk(data.root, left_out)}
     listed: dict[str, list[tuple[Path, int, str, int]]] = {}
     for split in ("train", "val"):
         source = folder / f"{split}list.txt"
@@ -140,7 +140,7 @@ def read_kinetics(data: Data) -> Listing:
     parts = [entry.split for entry in entries]
     unasked = "test" if data.test is None and "val" in parts and "test" in parts else None
     root, left_out = base(data), list[str]()
-    files = {path.stem: path for path in walk(root, left_out)}
+    files = {stem(path): path for path in walk(root, left_out)}
     rows: dict[str, dict[str, Row]] = {}
     gone: dict[str, list[str]] = {}
     for split, table, line, cells in entries:
@@ -150,13 +150,13 @@ def read_kinetics(data: Data) -> Listing:
         if not label or not clip:
             raise ValueError(f"{where}: label or youtube_id is empty")
         start, end = (_second(cells, column, where) for column in ("time_start", "time_end"))
-        stem = f"{clip}_{start:06}_{end:06}"
-        path = files.get(stem) or files.get(clip)
+        name = f"{clip}_{start:06}_{end:06}"
+        path = files.get(name) or files.get(clip)
         if path is None:
-            gone.setdefault(split, []).append(stem)
+            gone.setdefault(split, []).append(name)
         else:
-            name = path.relative_to(root).as_posix()
-            rows.setdefault(split, {})[stem] = Row(path, name, label, table, line=line, group=clip)
+            place = path.relative_to(root).as_posix()
+            rows.setdefault(split, {})[name] = Row(path, place, label, table, line=line, group=clip)
     if not rows:
         example = next(iter(gone.values()))[0] if gone else "<id>_<start>_<end>"
         raise ValueError(
@@ -231,7 +231,7 @@ def _needed(data: Data, pattern: str, files: str) -> Path:
 
 def _finder(root: Path, left_out: list[str]) -> Callable[[str, str], Path]:
     """(class, file name) → path: in its class folder, else anywhere in `root`, also with another suffix."""
-    files = {path.stem: path for path in walk(root, left_out)}
+    files = {stem(path): path for path in walk(root, left_out)}
 
     def find(label: str, name: str) -> Path:
         expected, found = root / label / name, files.get(Path(name).stem)

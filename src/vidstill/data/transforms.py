@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from math import cos, pi, sin
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -17,7 +16,7 @@ from vidstill.data.blending import Box, rescale
 from vidstill.data.randaugment import parse_policy, randaugment
 from vidstill.data.sampling import Timing, matching_indices, train_indices
 from vidstill.data.views import margin_size
-from vidstill.video.decode import FramesMissing, VideoInfo, probe, read_frames
+from vidstill.video.decode import FramesMissing, Source, VideoInfo, probe, read_frames
 from vidstill.video.pixels import short_side_size
 
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R 601
@@ -25,7 +24,7 @@ YIQ = np.array([LUMA, [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
 
 
 def train_clip(
-    path: str | Path, clip: Clip, augment: Augment, rng: np.random.RandomState, formats: Sequence[Clip] = ()
+    path: Source, clip: Clip, augment: Augment, rng: np.random.RandomState, formats: Sequence[Clip] = ()
 ) -> list[np.ndarray]:
     """One training sample, uint8 (T,S,S,3) RGB: a pure function of the file and the state of `rng`.
 
@@ -160,7 +159,7 @@ def erase(
 
 
 def _train_clip(
-    path: str | Path,
+    path: Source,
     info: VideoInfo,
     frames: int,
     clip: Clip,
