@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from functools import partial
 from math import cos, pi, sin
 from pathlib import Path
 
@@ -195,7 +196,7 @@ def _train_clip(
         alike = [n for n, spec in enumerate(specs) if spec.size == size]
         numbers = np.concatenate([wanted[n] for n in alike])
         if augment.crop == "multiscale":  # resized as released, with antialiasing
-            pixels = read_frames(path, numbers, resize=lambda frame, size=size: _antialiased(frame, box, size))
+            pixels = read_frames(path, numbers, resize=partial(_antialiased, box=box, size=size))
         else:
             pixels = read_frames(path, numbers, box=box, size=(size, size))
         for n, part in zip(alike, np.split(pixels, np.cumsum([len(wanted[n]) for n in alike])[:-1]), strict=True):
