@@ -88,7 +88,7 @@ class TestBoxes:
         x1, y1, x2, y2 = transforms._source_box(box, height, width, info)
         assert 0 <= x1 < x2 <= new_width and 0 <= y1 < y2 <= new_height
         for new, old, scale in zip((x1, y1, x2, y2), box, (new_width / width, new_height / height) * 2, strict=True):
-            assert abs(new - old * scale) <= 1
+            assert abs(new - old * scale) <= 1.5  # half by rounding, and 1 where the box would be empty
 
     def test_short_side(self):
         assert transforms.short_side_size(240, 320, 256) == (256, 341)

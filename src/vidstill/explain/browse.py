@@ -49,9 +49,8 @@ def browse(
     if rows < 1:
         raise ValueError(f"rows {rows}: give 1 or more")
     report({"what": "reading clips", "done": 0, "total": 1})
-    seen, count = first_batch(run)
+    (clips, captions), count = first_batch(run, rows)
     report({"what": "reading clips", "done": 1, "total": 1})
-    clips, captions = seen.clips[:rows], seen.captions[:rows]
     title = [f"What training sees: {run.name}", *_about(run, len(clips), count)]
     shown = np.unique(np.linspace(0, clips.shape[1] - 1, min(clips.shape[1], COLUMNS)).round().astype(int))
     pictures = [[_sized(frame) for frame in clip[shown]] for clip in clips]
@@ -67,8 +66,9 @@ def browse(
     return [out, moving]
 
 
-def first_batch(run: Run) -> tuple[Seen, int]:
-    """The first batch of a training on one process, or of the first process of several, and how many clips it has.
+def first_batch(run: Run, rows: int | None = None) -> tuple[Seen, int]:
+    """The first `rows` clips (None: all) of the first batch of a training on one process, or of the first process of
+    several, and how many clips that batch has.
 
     It is that of the loop: the same order, frames, boxes, colours and blending for the same `run.seed`.
     """
@@ -80,9 +80,11 @@ def first_batch(run: Run) -> tuple[Seen, int]:
         samples, run.clip, run.augment, run.seed, run.data.on_error, classes=classes if run.data.multi_label else 0
     )
     batches = EpochBatches(len(samples), run.train.batch, run.seed, 0, run.train.devices * run.train.nodes)
-    batch = reader.__getitems__(next(iter(batches)))
-    for path, reason in batch["unreadable"]:
-        log.warning("another video takes the place of %s: %s", path, reason)
+    keys = next(iter(batches))
+    blended = bool(run.augment.mixup or run.augment.cutmix)
+    batch = reader.__getitems__(keys if blended else keys[:rows])  # partners are anywhere in the batch
+    for _, reason in batch["unreadable"]:  # which names the file
+        log.warning("%s (data.on_error: %s)", reason, run.data.on_error)
     clip = run.clip
     rng = np.random.RandomState(sample_seed(run.seed, 1, 0, 0))  # as `Objective.prepare` draws for the first step
     clips, targets = blend(
@@ -92,7 +94,7 @@ def first_batch(run: Run) -> tuple[Seen, int]:
     levels = clips.permute(0, 2, 3, 4, 1) * torch.tensor(clip.std) + torch.tensor(clip.mean)
     pixels = levels.round().clamp(0, 255).to(torch.uint8).numpy()
     captions = _captions(run, annotations, batch["index"].tolist(), targets.numpy())
-    return Seen(pixels, captions), len(pixels)
+    return Seen(pixels[:rows], captions[:rows]), len(keys)
 
 
 def _captions(run: Run, annotations: Annotations, indices: Sequence[int], targets: np.ndarray) -> list[str]:
