@@ -27,10 +27,11 @@ def test_headers_sizes_and_counts_are_those_of_the_files(embedded: Path, tmp_pat
     files = sorted(root.rglob("*.mp4"))
     assert facts.videos == facts.asked == len(files) == heard[-1]["done"] == heard[-1]["total"]
     assert facts.sizes == {path: path.stat().st_size for path in files}
-    assert [*facts.unreadable] == [broken] and str(root) not in facts.unreadable[broken]
-    assert facts.headers.keys() == {*files} - {broken}
-    for path, info in facts.headers.items():
-        with av.open(str(path)) as container:
+    assert [video.path for video in facts.unreadable] == [broken]
+    assert str(root) not in next(iter(facts.unreadable.values()))
+    assert {video.path for video in facts.headers} == {*files} - {broken}
+    for video, info in facts.headers.items():
+        with av.open(str(video.path)) as container:
             frames = [*container.decode(video=0)]
         assert (info.frames, info.width, info.height) == (len(frames), frames[0].width, frames[0].height)
     counts = facts.class_counts()
@@ -42,8 +43,8 @@ def test_headers_sizes_and_counts_are_those_of_the_files(embedded: Path, tmp_pat
 def test_a_sample_is_spread_over_the_lists(embedded: Path) -> None:
     facts = data_facts(run_of(embedded), sample=4, workers=1)
     assert facts.asked == len(facts.headers) == 4 < facts.videos
-    listed = [sample.path for samples in facts.annotations.splits.values() for sample in samples]
-    places = [listed.index(path) for path in facts.headers]
+    listed = [sample.video for samples in facts.annotations.splits.values() for sample in samples]
+    places = [listed.index(video) for video in facts.headers]
     assert places[0] == 0 and places[-1] == len(listed) - 1
     assert max(b - a for a, b in pairwise(places)) <= len(listed) / 3 + 1
     with pytest.raises(ValueError, match="0 for all"):

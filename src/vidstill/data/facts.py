@@ -16,7 +16,9 @@ from vidstill.data.annotations import Annotations, Sample, read_annotations
 from vidstill.data.division import group_parts
 from vidstill.data.duplicates import stat_all
 from vidstill.data.isolated import Lost, isolated
-from vidstill.video.index import VideoInfo, probe
+from vidstill.video.decode import probe
+from vidstill.video.index import VideoInfo
+from vidstill.video.source import Video
 
 SAMPLE = 1000  # videos whose headers are read unless told otherwise: seconds on a local disk
 
@@ -27,25 +29,30 @@ _SECONDS, _SECONDS_PER_MB = 30.0, 1.0
 @dataclass(frozen=True)
 class DataFacts:
     """`headers` are those that could be read of `asked` videos, `unreadable` says why the others could not; `sizes` are
-    the bytes of every file that is there. `grouped`: what each split would have if sources stayed together, where the
-    settings divide the videos without regard to sources that are known."""
+    the bytes of every file that is there (a frame folder counts as its entry alone). `grouped`: what each split would
+    have if sources stayed together, where the settings divide the videos without regard to sources that are known."""
 
     annotations: Annotations
     asked: int
-    headers: dict[Path, VideoInfo]
-    unreadable: dict[Path, str]
+    headers: dict[Video, VideoInfo]
+    unreadable: dict[Video, str]
     sizes: dict[Path, int]
     grouped: dict[str, int] | None = None
 
     @property
     def videos(self) -> int:
-        """Different files; one may be in several splits."""
-        return len({sample.path for sample in self._samples()})
+        """Different files and stretches of them; one may be in several splits."""
+        return len({sample.video for sample in self._samples()})
+
+    @property
+    def missing(self) -> int:
+        """Files that are not there."""
+        return len({sample.path for sample in self._samples()} - self.sizes.keys())
 
     @property
     def sources(self) -> Counter[str]:
         """How many videos each known source has."""
-        groups = {sample.path: sample.group for sample in self._samples()}
+        groups = {sample.video: sample.group for sample in self._samples()}
         return Counter(group for group in groups.values() if group)
 
     def class_counts(self) -> dict[str, list[int]]:
@@ -76,28 +83,29 @@ def data_facts(
     if sample < 0:
         raise ValueError(f"sample {sample}: give how many videos' headers to read, 0 for all")
     annotations = read_annotations(run.data, run.seed)
-    paths = list(dict.fromkeys(each.path for samples in annotations.splits.values() for each in samples))
+    videos = list(dict.fromkeys(each.video for samples in annotations.splits.values() for each in samples))
+    paths = list(dict.fromkeys(video.path for video in videos))
     sizes = {path: entry.st_size for path, entry in stat_all(paths).items()}
-    wanted = paths
-    if sample and sample < len(paths):
-        wanted = [paths[n] for n in np.linspace(0, len(paths) - 1, sample).astype(int)]
-    limits = [_SECONDS + _SECONDS_PER_MB * sizes.get(path, 0) / 1e6 for path in wanted]
-    headers: dict[Path, VideoInfo] = {}
-    unreadable: dict[Path, str] = {}
+    wanted = videos
+    if sample and sample < len(videos):
+        wanted = [videos[n] for n in np.linspace(0, len(videos) - 1, sample).astype(int)]
+    limits = [_SECONDS + _SECONDS_PER_MB * sizes.get(video.path, 0) / 1e6 for video in wanted]
+    headers: dict[Video, VideoInfo] = {}
+    unreadable: dict[Video, str] = {}
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     for done, (place, outcome) in enumerate(isolated(probe, wanted, limits, workers or cores), 1):
-        path = wanted[place]
+        video = wanted[place]
         if isinstance(outcome, Lost):
-            unreadable[path] = outcome.reason.removeprefix(f"{path}: ")
+            unreadable[video] = outcome.reason.removeprefix(f"{video}: ").removeprefix(f"{video.path}: ")
         else:
-            headers[path] = outcome
+            headers[video] = outcome
         report({"what": "reading headers", "done": done, "total": len(wanted)})
-    order = {path: place for place, path in enumerate(wanted)}
+    order = {video: place for place, video in enumerate(wanted)}
     return DataFacts(
         annotations,
         len(wanted),
-        {path: headers[path] for path in sorted(headers, key=order.__getitem__)},
-        {path: unreadable[path] for path in sorted(unreadable, key=order.__getitem__)},
+        {video: headers[video] for video in sorted(headers, key=order.__getitem__)},
+        {video: unreadable[video] for video in sorted(unreadable, key=order.__getitem__)},
         sizes,
         _grouped(annotations, run),
     )

@@ -71,10 +71,10 @@ def data_tables(facts: DataFacts, what: str) -> list[Said]:
     """The splits, the videos and the classes of a data set, and what is to be said about them."""
     said: list[Said] = [_splits(facts), *_division(facts), _videos(facts, what), *_classes(facts)]
     said += [f"note: {note}" for note in facts.annotations.notes]
-    if missing := facts.videos - len(facts.sizes):
-        said.append(f"missing: {missing} of {facts.videos} videos are not there")
-    for path, reason in [*facts.unreadable.items()][:USUAL]:
-        said.append(f"unreadable: {path}: {reason}")
+    if facts.missing:
+        said.append(f"missing: {facts.missing} files are not there")
+    for video, reason in [*facts.unreadable.items()][:USUAL]:
+        said.append(f"unreadable: {video}: {reason}")
     if len(facts.unreadable) > USUAL:
         said.append(f"unreadable: {len(facts.unreadable) - USUAL} more")
     return [*said, f"headers alone were read: `vidstill check {what}` decodes every video and looks for leaks"]
@@ -176,9 +176,9 @@ def _splits(facts: DataFacts) -> Table:
     sources = [len({one.group for one in samples if one.group}) for samples in splits.values()]
     seconds, exact = [], facts.asked == facts.videos
     for samples in splits.values():
-        read = [facts.headers[one.path].seconds for one in samples if one.path in facts.headers]
+        read = [facts.headers[one.video].seconds for one in samples if one.video in facts.headers]
         seconds.append(statistics.mean(read) * len(samples) if read else 0.0)
-    sizes = [sum(facts.sizes.get(one.path, 0) for one in samples) for samples in splits.values()]
+    sizes = [sum(facts.sizes.get(path, 0) for path in {one.path for one in samples}) for samples in splits.values()]
     return {
         "split": [text(name) for name in splits],
         "videos": [_count(len(samples)) for samples in splits.values()],
