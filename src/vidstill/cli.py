@@ -324,10 +324,10 @@ def import_(file: tyro.conf.Positional[str], *, recipe: str, out: Path | None = 
         recipe: a name from `vidstill recipes` or a YAML file: network, classes, clip and views
         out: the folder; default runs/<name of the file>
     """
-    from vidstill.models.importing import import_released
+    from vidstill.models.importing import IMPORTED, import_released
 
     folder, model, report = import_released(file, recipe, out, settings)
-    _say(plain(f"{report.summary}; all of it in {folder / 'import.txt'}"))
+    _say(plain(f"{report.summary}; all of it in {folder / IMPORTED}"))
     _say(plain(f"{model.name}, {model.num_classes} classes, {model.input.frames} frames of {model.input.size}²"))
     _say(plain(f"next: vidstill test {folder} --data.root VIDEOS   or   vidstill predict VIDEO --model {folder}"))
     _last(folder)

@@ -123,6 +123,7 @@ def released(name: str, folder: Path, embedded: Path) -> Release:
         "model": {"name": model.name, "options": json.loads(json.dumps(model.options))},
         "clip": clip,
         "test": {"clips": 2, "crops": 1},
+        "train": {"precision": "fp16", "devices": 8},  # of those who trained it
     }
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     output = "eval_output" if room is slowfast_model else "logits"

@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from vidstill.config import ConfigError, resolve
+from vidstill.config import ConfigError
 from vidstill.files import atomic
 from vidstill.models.adapt import Report
 from vidstill.models.model import VideoModel
+from vidstill.models.released import released_settings
 from vidstill.models.weights import fetch, load_released, save
+
+IMPORTED = "import.txt"  # in the folder: what of the file went where
 
 
 def import_released(
@@ -28,14 +31,14 @@ def import_released(
     home = Path(folder) if folder is not None else Path("runs") / path.stem
     if held := [name for name in ("best.safetensors", "last.pt") if (home / name).exists()]:
         raise ConfigError(f"{home} holds a model ({held[0]}): choose another --out")
-    run = resolve(recipe, [*settings, "--name", home.name, "--out", str(home.parent)])
+    run = released_settings(recipe, [*settings, "--name", home.name, "--out", str(home.parent)])
     model, report = load_released(source, recipe, run)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     home.mkdir(parents=True, exist_ok=True)
     with atomic(home / "config.yaml") as file:
         file.write(run.to_yaml().encode())
-    with atomic(home / "import.txt") as file:
+    with atomic(home / IMPORTED) as file:
         file.write(f"{report}\n".encode())
     made = {"source": path.name, "sha256": digest, "recipe": str(recipe), "vidstill": version("vidstill")}
     save(model, home / "best", provenance=made)

@@ -6,6 +6,7 @@ import functools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import Tensor
 
@@ -19,6 +20,12 @@ from vidstill.models.registry import VideoModel, create_model
 USUAL = 400  # classes of a network that is built to see what its other weights look like
 MOST = 100_000  # classes that a file may have
 NEAR = 0.5  # share of the weights that a network of the same design has in common
+
+
+def released_settings(recipe: str | Path, settings: Sequence[str] = ()) -> Run:
+    """A recipe under `settings`, for a model that others trained: it is tested in float32 by one process, which every
+    machine can. Raises ConfigError as `resolve`."""
+    return resolve(recipe, ["--train.precision", "fp32", "--train.devices", "1", *settings])
 
 
 def network(recipe: str, run: Run, state: Mapping[str, Tensor]) -> VideoModel:

@@ -13,7 +13,9 @@ from vidstill.config import Clip, ConfigError, Data, Run, resolve, validate
 from vidstill.data.annotations import Annotations, read_annotations
 from vidstill.devices import make_fabric, threads
 from vidstill.files import atomic, locked
+from vidstill.models.importing import IMPORTED
 from vidstill.models.registry import VideoModel
+from vidstill.models.released import released_settings
 from vidstill.models.weights import load
 from vidstill.overrides import put_all
 from vidstill.reporting.log import Log
@@ -47,8 +49,8 @@ def test(
     """
     path = Path(source)
     home = path if path.is_dir() else path.parent
-    settled = recipe or (home / "config.yaml" if (home / "config.yaml").exists() else None)
-    own = None if settled is None else resolve(settled)
+    own = resolve(home / "config.yaml") if (home / "config.yaml").exists() else None
+    own = released_settings(recipe) if recipe else own
     model = load(path, recipe=recipe)
     given: dict[str, Any] = {}
     put_all(given, settings, Run)
@@ -77,7 +79,8 @@ def test(
         if elsewhere or changed or clip or recipe:
             name = given.get("name") or _name(run, clip, model.input, path.stem if recipe else "")
             folder = _folder_of(home / "tests", name, run)
-        chosen = not (elsewhere or changed or recipe) and chosen_on_test(run, annotations.splits)
+        foreign = recipe or (home / IMPORTED).exists()  # by whatever it was chosen, not by us
+        chosen = not (elsewhere or changed or foreign) and chosen_on_test(run, annotations.splits)
         with locked(folder, busy=f"another process writes into {folder}: wait for it, then test again"):
             record(folder, result, run, split=split, chosen=chosen)
             write_report(folder)
