@@ -145,7 +145,7 @@ def test_explain_writes_pictures(
         (["distill", "demo"], 2, "needs a teacher"),
         (["distill", "demo", "--teacher", "nowhere", "--print-config", "--objective", "recognise"], 2, "is given but"),
         (["test"], 2, "either a model or --from"),
-        (["test", "nowhere"], 1, "is not a saved model"),
+        (["test", "nowhere"], 1, "no model at nowhere: give a run folder"),
         (["predict", "a.mp4", "b.mp4", "--model", "MODEL", "--video", "c.mp4"], 2, "shows one source, 2 are given"),
         (["explain", "gradcam", "--model", "MODEL"], 2, "looks at a video"),
         (["explain", "gradcam", "VIDEO", "--model", "MODEL", "--target", "gro"], 1, "did you mean grow?"),

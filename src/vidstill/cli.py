@@ -69,6 +69,7 @@ def distill(
     recipe: tyro.conf.Positional[str | None] = None,
     *,
     teacher: tuple[str, ...] = (),
+    teacher_recipe: str | None = None,
     print_config: bool = False,
     settings: Settings = (),
 ) -> None:
@@ -78,15 +79,18 @@ def distill(
     Args:
         recipe: a name from `vidstill recipes` or a YAML file; the run of a plain recipe is named <recipe>-distil
         teacher: run folders or model files; the logits of several are averaged
+        teacher_recipe: the recipe of teachers that are released files
         print_config: show every resolved setting and stop
     """
     named = ["--distil.teacher", dumps(teacher)] if teacher else []
+    named += ["--distil.teacher_recipe", teacher_recipe] if teacher_recipe else []
     train(recipe, print_config=print_config, settings=("--objective", "distil", *named, *settings))
 
 
 def test(
     model: tyro.conf.Positional[str | None] = None,
     *,
+    recipe: str | None = None,
     clips: int | None = None,
     crops: Literal[1, 3] | None = None,
     predictions: Annotated[tuple[Path, ...], tyro.conf.arg(name="from")] = (),
@@ -97,7 +101,8 @@ def test(
     """Test a model on the test videos of its run, or on others given as --data.root, --data.format and so on.
 
     Args:
-        model: run folder or .safetensors file
+        model: run folder or .safetensors file, or a released file
+        recipe: of a released file: its network, classes, clip and views
         clips: temporal views of each video; default the recipe's
         crops: spatial views of each clip; default the recipe's
         predictions: no model, but predictions.csv of earlier tests: scored again, several averaged
@@ -117,7 +122,7 @@ def test(
     from vidstill.tasks.testing import test as start
 
     with _progress() as report:
-        folder, result = start(model, settings, clips=clips, crops=crops, report=report)
+        folder, result = start(model, settings, recipe=recipe, clips=clips, crops=crops, report=report)
     _say(result.summary())
     _last(folder / "report.html")
 
@@ -126,6 +131,7 @@ def predict(
     sources: tyro.conf.Positional[tuple[str, ...]],
     *,
     model: str,
+    recipe: str | None = None,
     top_k: int = 5,
     window: float | None = None,
     stride: float | None = None,
@@ -137,7 +143,8 @@ def predict(
 
     Args:
         sources: what to label
-        model: run folder or .safetensors file
+        model: run folder or .safetensors file, or a released file
+        recipe: of a released file: its network, classes and clip
         top_k: classes shown in the terminal for each source
         window: seconds that one score looks at; default the usual length of the training videos, or a clip's length
         stride: seconds between the starts of two windows; default half a window
@@ -156,9 +163,11 @@ def predict(
     with _progress() as report:
         if video is not None and is_live(sources[0]):
             failures: Sequence[ValueError] = []
-            predictions = [record(Predictor(model), sources[0], video, top_k=top_k, report=report, **options)]
+            predictions = [
+                record(Predictor(model, recipe=recipe), sources[0], video, top_k=top_k, report=report, **options)
+            ]
         else:
-            predictions, failures = label(model, *sources, report=report, **options)
+            predictions, failures = label(model, *sources, recipe=recipe, report=report, **options)
         if len(predictions) > 1 and video is not None:
             raise ConfigError(f"--video shows one source, {len(predictions)} were labelled: give one file")
         if video is not None and predictions and not is_live(sources[0]):
@@ -183,6 +192,7 @@ def explain(
     video: tyro.conf.Positional[str | None] = None,
     *,
     model: str,
+    recipe: str | None = None,
     out: Path | None = None,
     layer: str | None = None,
     target: str | None = None,
@@ -195,7 +205,8 @@ def explain(
         what: gradcam: evidence for a class; modulators: how strongly each place is modulated; gates: of the last block;
             kernels: of each stage (needs no video); tokens: the class of every token (DualFormer)
         video: what the model looks at
-        model: run folder or .safetensors file
+        model: run folder or .safetensors file, or a released file
+        recipe: of a released file: its network, classes and clip
         out: .png (a sheet of frames or a figure); gradcam and modulators also .gif or .mp4; default explain-<what>.png
         layer: gradcam: path of a layer, e.g. layers/2; default the model's own choice
         target: gradcam: name or number of the class; default the likeliest
@@ -207,7 +218,7 @@ def explain(
     from vidstill.explain.token_labels import write_token_labels
     from vidstill.models.weights import load
 
-    network, path = load(model), out or Path(f"explain-{what}.png")
+    network, path = load(model, recipe=recipe), out or Path(f"explain-{what}.png")
     if what == "kernels":
         write_kernels(network, path)
     elif video is None:
@@ -314,6 +325,7 @@ def bench(
     sources: tyro.conf.Positional[tuple[str, ...]] = (),
     *,
     models: str | None = None,
+    recipe: str | None = None,
     out: Path = Path("bench"),
     device: str = "cpu",
     frames: int | None = None,
@@ -328,6 +340,7 @@ def bench(
         sources: run folders or .safetensors files, of which those that differ in the seed alone are one row; recipes by
             name, shell pattern ("k400_*") or .yaml file, with random weights at the clip of their test
         models: registered models too, by shell pattern; all of them where no source is given
+        recipe: of the released files among the sources
         out: folder of bench.html, bench.md, bench.csv and pareto.svg
         device: cpu, cuda, cuda:1, or meta for sizes and GMACs alone
         frames: frames of the clip; default each model's own
@@ -341,13 +354,32 @@ def bench(
 
     with _progress() as report:
         rows, page = compare(
-            sources, models, out=out, device=device, frames=frames, size=size, threads=threads, repeats=repeats,
-            bf16=bf16, report=report,
+            sources, models, recipe=recipe, out=out, device=device, frames=frames, size=size, threads=threads,
+            repeats=repeats, bf16=bf16, report=report,
         )  # fmt: skip
     _say(_shown(table(rows), DETAILS))
     for note in notes(rows):
         _say(note)
     _last(page)
+
+
+def import_(file: tyro.conf.Positional[str], *, recipe: str, out: Path | None = None, settings: Settings = ()) -> None:
+    """Make a model folder of a released file, which then needs no recipe: its settings, classes and weights.
+
+    Settings of the recipe can be given as --section.key value, e.g. --data.classes names.txt for other classes.
+
+    Args:
+        file: .pth, .pyth, .pt, .th, .tar, .ckpt, .pkl or .safetensors, or hf://owner/repo/file; no pickle is executed
+        recipe: a name from `vidstill recipes` or a YAML file: network, classes, clip and views
+        out: the folder; default runs/<name of the file>
+    """
+    from vidstill.models.importing import IMPORTED, import_released
+
+    folder, model, report = import_released(file, recipe, out, settings)
+    _say(plain(f"{report.summary}; all of it in {folder / IMPORTED}"))
+    _say(plain(f"{model.name}, {model.num_classes} classes, {model.input.frames} frames of {model.input.size}²"))
+    _say(plain(f"next: vidstill test {folder} --data.root VIDEOS   or   vidstill predict VIDEO --model {folder}"))
+    _last(folder)
 
 
 def models(pattern: tyro.conf.Positional[str] = "*", *, page: Path | None = None) -> None:
@@ -376,8 +408,8 @@ def recipes() -> None:
 
 
 VERBS: dict[str, Callable[..., None]] = {
-    function.__name__: function
-    for function in (demo, train, distill, test, predict, explain, check, info, browse, bench, models, recipes)
+    function.__name__.rstrip("_"): function  # import_: the name is a keyword
+    for function in (demo, train, distill, test, predict, explain, check, info, browse, bench, import_, models, recipes)
 }
 
 

@@ -265,7 +265,8 @@ class Distil(Section):
     """Whom the student learns from, and what. A term with weight 0 is off."""
 
     teacher: list[str] = Field(default_factory=list, description="run folders or model files; several are averaged")
-    teacher_model: Model | None = Field(None, description="network of a teacher file that does not name its own")
+    teacher_recipe: str | None = Field(None, description="recipe of teacher files that do not name their network")
+    teacher_model: Model | None = Field(None, description="that network, where there is no recipe for it")
     teacher_weights: list[float] | None = Field(None, description="share of each teacher; null: equal shares")
     alpha: float = Field(0.2, ge=0, le=1, description="share of the teacher's term; the labels have the rest")
     temperature: float = Field(10.0, gt=0)

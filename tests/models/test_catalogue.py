@@ -73,7 +73,10 @@ def test_a_row_says_what_its_recipe_says(recipe: str) -> None:
             assert f"{option} {run.model.options[option]:g}" in row.variant
     assert ("non-local" in row.variant) == ("nonlocal_blocks" in run.model.options)
     if run.data.classes:
-        assert len(class_names(run.data.classes)) == CLASSES[row.data]
+        assert len(class_names(run.data.classes)) == CLASSES[row.data] and row.classes == run.data.classes
+    assert (row.classes is None) == (not row.source)
+    if row.classes:
+        assert len(class_names(row.classes)) == CLASSES[row.data]
 
 
 QUICK = {"k400_slowfast_shufflenetv2_w025", "k400_shufflenet_3d_w2", "k400_c2d_r50", "ucf101_vfl_net", "demo"}

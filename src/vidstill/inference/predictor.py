@@ -118,9 +118,10 @@ class SeenWindow:
 class Predictor:
     """A trained model that labels sources.
 
-    `model` is a run folder or a model file, which is prepared for inference, a VideoModel, which is used as it is, or
-    another `Engine`. `device` is a torch device, by default the GPU where there is one. Raises ValueError for a model
-    without class names, and for a device or precision that this machine does not have.
+    `model` is a run folder or a model file (a released one with its `recipe`), which is prepared for inference, a
+    VideoModel, which is used as it is, or another `Engine`. `device` is a torch device, by default the GPU where there
+    is one. Raises ValueError for a model without class names, and for a device or precision that this machine does not
+    have.
     """
 
     def __init__(
@@ -128,15 +129,16 @@ class Predictor:
         model: VideoModel | Engine | str | Path,
         device: str | torch.device | None = None,
         precision: Literal["fp32", "bf16", "fp16"] = "fp32",
+        recipe: str | Path | None = None,
     ) -> None:
         if isinstance(model, VideoModel | str | Path):
-            self.engine: Engine = _torch_engine(model, device, precision)
+            self.engine: Engine = _torch_engine(model, device, precision, recipe)
         else:
             self.engine = model
         if not self.engine.classes:
             raise ValueError(
-                "the model has no class names: load it from a run folder, or set model.classes, for released weights "
-                'e.g. to vidstill.labels.class_names("kinetics400")'
+                "the model has no class names: set model.classes, or name them in the recipe of a released file, "
+                "--data.classes kinetics400"
             )
         self.classes = list(self.engine.classes)
 
@@ -257,13 +259,15 @@ class Predictor:
         return math.inf if length <= WHOLE * usual else usual
 
 
-def _torch_engine(model: VideoModel | str | Path, device: str | torch.device | None, precision: str) -> TorchEngine:
+def _torch_engine(
+    model: VideoModel | str | Path, device: str | torch.device | None, precision: str, recipe: str | Path | None
+) -> TorchEngine:
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if precision not in ("fp32", *DTYPES):
         raise ValueError(f"precision {precision!r}: take fp32, bf16 or fp16")
     if precision == "fp16" and place.type == "cpu":
         raise ValueError("precision fp16 needs a GPU: on a CPU take bf16 or fp32")
-    loaded = model if isinstance(model, VideoModel) else load(model)
+    loaded = model if isinstance(model, VideoModel) else load(model, recipe=recipe)
     try:
         loaded = loaded.to(place).eval()
     except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
@@ -278,6 +282,7 @@ def _torch_engine(model: VideoModel | str | Path, device: str | torch.device | N
 def predict(
     model: VideoModel | Engine | str | Path,
     *sources: Source | Sequence[Source],
+    recipe: str | Path | None = None,
     window: float | None = None,
     stride: float | None = None,
     crops: Literal[1, 3] = 1,
@@ -297,7 +302,7 @@ def predict(
     [('move_left', 0.98)]
     """
     videos, failures = all_sources(sources)
-    predictor = Predictor(model, device, precision)
+    predictor = Predictor(model, device, precision, recipe)
     predictions = []
     for number, video in enumerate(videos, 1):
         name = "array" if isinstance(video, np.ndarray) else Path(video).name

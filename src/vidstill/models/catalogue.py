@@ -40,6 +40,11 @@ class Configuration(NamedTuple):
         return f"{self.frames} × {self.size}²"
 
     @property
+    def classes(self) -> str | None:
+        """The class list in the order of the released file's outputs; None where nothing was released."""
+        return LISTS.get(self.source, LISTS[""]).get(self.data)
+
+    @property
     def figure(self) -> str:
         """The data set with the figure in the digits of its source."""
         return "" if self.top1 is None else f"{self.data} {f'{self.top1:.2f}'.removesuffix('0')}"
@@ -72,6 +77,16 @@ CATALOGUE = {
 CLASSES = {
     "K400": 400, "K600": 600, "SSv2": 174, "ActivityNet": 200, "Diving48": 48, "HMDB51": 51, "UCF101": 101, "UCF50": 50,
     "Jester": 27, "embedded": 8, "Hockey Fights": 2, "UT-Interaction": 6,
+}  # fmt: skip
+# Class lists of released files by data set, for sources that have another order under their name. That of DVFL-Net's
+# HMDB51 files is not known.
+LISTS = {
+    "": {
+        "K400": "kinetics400", "K600": "kinetics600", "SSv2": "ssv2", "ActivityNet": "activitynet200",
+        "Diving48": "diving48", "HMDB51": "hmdb51", "UCF101": "ucf101", "UCF50": "ucf50",
+        "Jester": "jester_alphabetical",
+    },
+    "arXiv 2507.12426": {"HMDB51": "hmdb51", "UCF101": "ucf101_dvfl", "UCF50": "ucf50"},
 }  # fmt: skip
 
 
