@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from json import dumps
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import tyro
 
@@ -186,7 +186,11 @@ def explain(
     out: Path | None = None,
     layer: str | None = None,
     target: str | None = None,
+    clips: int | None = None,
+    crops: Literal[1, 3] = 1,
     layout: Literal["over", "beside"] = "over",
+    colours: str = "viridis",
+    fps: float = 5.0,
     kind: Literal["spatial", "temporal", "both"] = "both",
 ) -> None:
     """Picture what a model looks at: gradcam of any model; modulators, gates and kernels of focal ones; token labels.
@@ -199,7 +203,11 @@ def explain(
         out: .png (a sheet of frames or a figure); gradcam and modulators also .gif or .mp4; default explain-<what>.png
         layer: gradcam: path of a layer, e.g. layers/2; default the model's own choice
         target: gradcam: name or number of the class; default the likeliest
+        clips: gradcam: look at the whole video, as a test of so many clips does; default the window that scores highest
+        crops: gradcam: of each clip, the centre or three along the long side
         layout: gradcam: heat over the frame or beside it
+        colours: gradcam: a colour map of OpenCV, e.g. magma, jet, turbo, hsv
+        fps: gradcam and modulators as .gif or .mp4: pictures per second
         kind: modulators as .gif or .mp4: which ones, or their product
     """
     from vidstill.explain.gradcam import write_grad_cam
@@ -214,9 +222,12 @@ def explain(
         raise ConfigError(f"explain {what} looks at a video: vidstill explain {what} VIDEO --model …")
     elif what == "gradcam":
         number = None if target is None else _class_number(target, network.classes or [])
-        write_grad_cam(network, video, path, layer=layer, target=number, layout=layout)
+        write_grad_cam(
+            network, video, path, layer=layer, target=number, clips=clips, crops=crops, layout=layout,
+            colours=cast(Any, colours), fps=fps,
+        )  # fmt: skip
     elif what == "modulators":
-        write_modulators(network, video, path, kind=kind)
+        write_modulators(network, video, path, kind=kind, fps=fps)
     elif what == "gates":
         write_gates(network, video, path)
     else:
