@@ -10,6 +10,7 @@ from making import decode_sound, encode, encode_with_sound, scene
 
 from vidstill.video.decode import iter_frames, probe
 from vidstill.video.encode import VideoWriter
+from vidstill.video.source import Video
 
 RATE = 44100
 
@@ -78,6 +79,23 @@ def test_sound_is_cut_with_its_pictures(codec: str, tmp_path: Path) -> None:
     _, begin, _, seconds = heard_at(out)
     assert (begin, seconds) == pytest.approx((0.5, 1.5), abs=0.04)
     assert probe(out).seconds == pytest.approx(1.5, abs=0.04)
+
+
+@pytest.mark.parametrize("codec", ["aac", "pcm_s16le"])
+def test_of_a_stretch_its_own_sound_is_taken(codec: str, tmp_path: Path) -> None:
+    source = encode_with_sound(tmp_path / "s.mkv", beep(at=1.5, seconds=4), codec, frames=100)
+    with VideoWriter(tmp_path / "out.mp4", 25, sound=Video(source, 1.0, 3.0)) as writer:
+        for _ in range(50):
+            writer.write(np.zeros((48, 64, 3), np.uint8))
+    assert heard_at(tmp_path / "out.mp4")[1:] == pytest.approx((0.5, 0.7, 2), abs=0.04)
+
+
+def test_pictures_in_a_folder_have_no_sound(tmp_path: Path) -> None:
+    (tmp_path / "frames").mkdir()
+    with VideoWriter(tmp_path / "out.mp4", 25, sound=tmp_path / "frames") as writer:
+        writer.write(np.zeros((48, 64, 3), np.uint8))
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert not container.streams.audio
 
 
 def test_sound_can_be_ended_on_the_way(tmp_path: Path) -> None:

@@ -18,8 +18,9 @@ from av.error import FFmpegError
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from vidstill.files import partial_beside
-from vidstill.video.index import Source, VideoError, reason
+from vidstill.video.index import reason
 from vidstill.video.sound import Sound
+from vidstill.video.source import Source, VideoError
 
 
 class VideoWriter:

@@ -13,7 +13,8 @@ import av
 import av.filter
 from av.error import FFmpegError
 
-from vidstill.video.index import Source, open_video, packets, reason
+from vidstill.video.index import open_video, packets, reason
+from vidstill.video.source import Source, as_video
 
 # What an mp4 holds and players of it play. It could hold mp2, Vorbis and DTS as well, which browsers then do not play.
 _COPIED = {"aac", "mp3", "ac3", "eac3", "alac", "flac", "opus"}
@@ -25,25 +26,29 @@ log = logging.getLogger(__name__)
 
 
 class Sound:
-    """The first audio stream of the file `source`, if it has one, as a stream of `output`, a container that pictures
-    will be written to from second 0 on. It keeps its distance to the first picture of `source`, and ends at `end`
-    seconds if not before: copied sound with its packet, some 20 ms.
+    """The first audio stream of `source`, a file or a stretch of one, if it has one, as a stream of `output`, a
+    container that pictures will be written to from second 0 on. It keeps its distance to the first picture of `source`,
+    and ends at `end` seconds if not before: copied sound with its packet, some 20 ms.
 
     Several channels become two where it is encoded anew. Sound that cannot be read is left out, or ends there, with a
     warning. Raises VideoError where `source` cannot be opened.
     """
 
     def __init__(self, output: Any, source: Source, end: float | None = None) -> None:
-        self.end = math.inf if end is None else end
+        video = as_video(source)
+        stretch = math.inf if video.end is None else video.end - video.start
+        self.end = min(stretch, math.inf if end is None else end)
         self._source, self._output = source, output
         self._opened = ExitStack()
         self._packets: Iterator[av.Packet] = iter(())
         self._next: av.Packet | None = None
-        container, pictures = self._opened.enter_context(open_video(source))
+        if video.path.is_dir():  # pictures, which have none
+            return
+        container, pictures = self._opened.enter_context(open_video(video.path))
         streams = [stream for stream in container.streams.audio if stream.codec_context is not None]
         if not streams:
             return
-        begin = float((pictures.start_time or 0) * pictures.time_base)
+        begin = float((pictures.start_time or 0) * pictures.time_base) + video.start
         stream, codec = streams[0], streams[0].codec_context
         try:
             if codec.codec.canonical_name in _COPIED and codec.sample_rate:
