@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from json import dumps
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import tyro
 
@@ -22,6 +22,8 @@ from vidstill.files import atomic
 from vidstill.terminal import UnforeseenError, closed_streams, foreseen, keep_traceback, one_line, plain, whole_output
 from vidstill.terminal import complain as _complain
 from vidstill.terminal import say as _say
+
+WINDOWS_SHOWN, WEAKEST_SHOWN = 40, 5  # lines of a table; files have them all
 
 Settings = Annotated[tuple[str, ...], tyro.conf.Suppress]
 
@@ -135,49 +137,90 @@ def predict(
     top_k: int = 5,
     window: float | None = None,
     stride: float | None = None,
+    none_below: str | None = None,
     json: str | None = None,
+    csv: Path | None = None,
     video: Path | None = None,
+    show: bool = False,
     seconds: float | None = None,
+    frame_labels: Path | None = None,
+    frame_stride: float = 0.0,
+    frame_step: int = 1,
+    frame_clips: int = 1,
 ) -> None:
     """Label files, folders, globs, URLs or a camera (camera:0) over sliding windows.
 
     Args:
-        sources: what to label
+        sources: what to label; of videos in folders named after classes it is said how many are labelled rightly
         model: run folder or .safetensors file, or a released file
         recipe: of a released file: its network, classes and clip
-        top_k: classes shown in the terminal for each source
+        top_k: classes shown in the terminal, and written to the csv, for each source
         window: seconds that one score looks at; default the usual length of the training videos, or a clip's length
         stride: seconds between the starts of two windows; default half a window
+        none_below: what no class scores so high in is labelled "none of these"; auto: as fitted in training
         json: write the scores of every class to this file, or to the terminal with "-"
-        video: write the annotated video (.mp4 or .gif) of a single source here
+        csv: write every window with its times and best classes to this file
+        video: write the annotated video (.mp4 or .gif) of a single source here, an .mp4 with its sound
+        show: play the annotated video of a single source in a window, which q or Esc closes
         seconds: stop after so much of each source; a camera needs it, or Ctrl-C
+        frame_labels: label every frame of a single file instead: .json, or the video again as .mp4 or .gif
+        frame_stride: of frame_labels: share of a window between two scores; 0: scores at every frame
+        frame_step: of frame_labels: one of so many frames joins the window
+        frame_clips: of frame_labels: clips of the model that a window holds
     """
+    from vidstill.inference.frame_labels import write_frame_labels
+    from vidstill.inference.listing import filed, summary, write_windows
     from vidstill.inference.live import is_live
     from vidstill.inference.overlay import annotate, record
     from vidstill.inference.predictor import Predictor
     from vidstill.inference.predictor import predict as label
+    from vidstill.inference.window import Window
 
-    if video is not None and len(sources) > 1:
-        raise ConfigError(f"--video shows one source, {len(sources)} are given: give one file or camera")
+    single = "--video" if video is not None else "--show" if show else "--frame-labels" if frame_labels else None
+    if single and len(sources) > 1:
+        raise ConfigError(f"{single} shows one source, {len(sources)} are given: give one file or camera")
+    if frame_labels is not None:
+        others = {"--json": json, "--csv": csv, "--video": video, "--show": show or None, "--none-below": none_below,
+                  "--window": window, "--stride": stride, "--seconds": seconds}  # fmt: skip
+        if given := [name for name, value in others.items() if value is not None]:
+            raise ConfigError(f"--frame-labels has windows, times and a file of its own: leave out {', '.join(given)}")
+        with _progress() as report:
+            write_frame_labels(
+                Predictor(model, recipe=recipe), sources[0], frame_labels, clips=frame_clips, step=frame_step,
+                stride=frame_stride, report=report,
+            )  # fmt: skip
+        return _last(frame_labels)
     options: dict[str, Any] = {"window": window, "stride": stride, "seconds": seconds}
-    with _progress() as report:
-        if video is not None and is_live(sources[0]):
+    with _progress() as report, Window("vidstill") if show else contextlib.nullcontext() as screen:
+        if single and is_live(sources[0]):
             failures: Sequence[ValueError] = []
-            predictions = [
-                record(Predictor(model, recipe=recipe), sources[0], video, top_k=top_k, report=report, **options)
-            ]
+            predictor = Predictor(model, recipe=recipe, none_below=none_below)
+            recorded = record(predictor, sources[0], video, screen=screen, top_k=top_k, report=report, **options)
+            predictions = [recorded]
         else:
-            predictions, failures = label(model, *sources, recipe=recipe, report=report, **options)
-        if len(predictions) > 1 and video is not None:
-            raise ConfigError(f"--video shows one source, {len(predictions)} were labelled: give one file")
-        if video is not None and predictions and not is_live(sources[0]):
-            annotate(predictions[0].source, predictions[0], video, top_k=top_k, report=report)
+            predictions, failures = label(
+                model, *sources, recipe=recipe, none_below=none_below, report=report, **options
+            )
+            if len(predictions) > 1 and single:
+                raise ConfigError(f"{single} shows one source, {len(predictions)} were labelled: give one file")
+            if predictions and single:
+                (shown,) = predictions
+                annotate(shown.source, shown, video, window=screen, seconds=seconds, top_k=top_k, report=report)
     if json == "-":
         _write_json(json, [prediction.to_dict() for prediction in predictions])
     elif predictions:
         _say(_prediction_table(predictions, top_k))
+        if len(predictions) == 1 and len(predictions[0].windows) > 1:
+            _say(_window_table(predictions[0], top_k))
+        if videos := filed(predictions):
+            _say(summary(videos))
+            if len(videos) > 1:
+                _say(_weakest_table(videos))
     for failure in failures:
         _complain(str(failure))
+    if csv is not None and predictions:
+        write_windows(csv, predictions, top_k)
+        _last(csv)
     if json not in (None, "-") and predictions:
         _write_json(str(json), [prediction.to_dict() for prediction in predictions])
         _last(Path(str(json)))
@@ -196,7 +239,11 @@ def explain(
     out: Path | None = None,
     layer: str | None = None,
     target: str | None = None,
+    clips: int | None = None,
+    crops: Literal[1, 3] = 1,
     layout: Literal["over", "beside"] = "over",
+    colours: str = "viridis",
+    fps: float = 5.0,
     kind: Literal["spatial", "temporal", "both"] = "both",
 ) -> None:
     """Picture what a model looks at: gradcam of any model; modulators, gates and kernels of focal ones; token labels.
@@ -210,7 +257,11 @@ def explain(
         out: .png (a sheet of frames or a figure); gradcam and modulators also .gif or .mp4; default explain-<what>.png
         layer: gradcam: path of a layer, e.g. layers/2; default the model's own choice
         target: gradcam: name or number of the class; default the likeliest
+        clips: gradcam: look at the whole video, as a test of so many clips does; default the window that scores highest
+        crops: gradcam: of each clip, the centre or three along the long side
         layout: gradcam: heat over the frame or beside it
+        colours: gradcam: a colour map of OpenCV, e.g. magma, jet, turbo, hsv
+        fps: gradcam and modulators as .gif or .mp4: pictures per second
         kind: modulators as .gif or .mp4: which ones, or their product
     """
     from vidstill.explain.gradcam import write_grad_cam
@@ -225,9 +276,12 @@ def explain(
         raise ConfigError(f"explain {what} looks at a video: vidstill explain {what} VIDEO --model …")
     elif what == "gradcam":
         number = None if target is None else _class_number(target, network.classes or [])
-        write_grad_cam(network, video, path, layer=layer, target=number, layout=layout)
+        write_grad_cam(
+            network, video, path, layer=layer, target=number, clips=clips, crops=crops, layout=layout,
+            colours=cast(Any, colours), fps=fps,
+        )  # fmt: skip
     elif what == "modulators":
-        write_modulators(network, video, path, kind=kind)
+        write_modulators(network, video, path, kind=kind, fps=fps)
     elif what == "gates":
         write_gates(network, video, path)
     else:
@@ -526,16 +580,46 @@ def _write_json(target: str, value: Any) -> None:
             file.write(dumps(value, indent=1, ensure_ascii=False).encode(errors="backslashreplace") + b"\n")
 
 
-def _prediction_table(predictions: Sequence[Any], top_k: int) -> Any:
+def _plain_table(*titles: str) -> Any:
     from rich.table import Table
 
-    table = Table("class", "score", "next", "source", box=None, header_style="bold")
+    table = Table(*titles, box=None, header_style="bold")
     table.columns[-1].overflow = "fold"
+    return table
+
+
+def _scores(ranked: Sequence[tuple[str, float]]) -> tuple[str, str, str]:
+    """Class, score and the next ones, for a table."""
+    from vidstill.inference.predictor import percent
+
+    (first, score), *others = ranked
+    return first, percent(score), "  ".join(f"{name} {percent(each)}" for name, each in others)
+
+
+def _prediction_table(predictions: Sequence[Any], top_k: int) -> Any:
+    table = _plain_table("class", "score", "next", "source")
     for prediction in predictions:
-        (first, score), *others = prediction.top(top_k)
-        table.add_row(
-            first, f"{score:.3f}", "  ".join(f"{name} {s:.3f}" for name, s in others), plain(prediction.source)
-        )
+        table.add_row(*_scores(prediction.named(prediction.probabilities, top_k)), plain(prediction.source))
+    return table
+
+
+def _window_table(prediction: Any, top_k: int) -> Any:
+    """The windows of one source; of many the first, for the others are in the files."""
+    table = _plain_table("seconds", "class", "score", "next")
+    for window in prediction.windows[:WINDOWS_SHOWN]:
+        times = f"{window.start:.1f}–{window.end:.1f}"
+        table.add_row(times, *_scores(prediction.named(window.probabilities, top_k)))
+    if (more := len(prediction.windows) - WINDOWS_SHOWN) > 0:
+        table.add_row("…", f"{more} more: --csv, --json", "", "")
+    return table
+
+
+def _weakest_table(videos: Sequence[Any]) -> Any:
+    from vidstill.inference.predictor import percent
+
+    table = _plain_table("weakest", "its score", "labelled", "source")
+    for video in videos[:WEAKEST_SHOWN]:
+        table.add_row(video.own, percent(video.score), video.label, plain(video.source))
     return table
 
 

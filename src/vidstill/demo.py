@@ -30,7 +30,8 @@ def run_demo(out: Path, seed: int, report: Callable[[dict[str, Any]], None], say
     rows, page = bench([teacher, alone, student], out=out / "bench", report=report)
     sample = read_annotations(run.data, run.seed).splits["test"][0]
     prediction = Predictor(student).predict(sample.path)
-    annotated = annotate(sample.path, prediction, student / "prediction.mp4")
+    annotated = student / "prediction.mp4"
+    annotate(sample.path, prediction, annotated)
     (name, score), *_ = prediction.top()
     say(f"{sample.path} shows {name} ({score:.2f}); annotated: {annotated}")
     for row in rows:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 HEADLINES = {"mAP": "mAP", "top1": "top-1"}  # in a run folder → in print
+MISSED = 0.05  # share of the rightly labelled videos that may score less than what a class needs
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,17 @@ class MultiLabelMetrics:
 def headline(figures: Mapping[str, Any]) -> tuple[str, float] | None:
     """The figure that models are judged by, mAP or top-1, with its name; None where there is neither."""
     return next(((name, figures[key]) for key, name in HEADLINES.items() if key in figures), None)
+
+
+def lowest_right_score(scores: np.ndarray, right: np.ndarray, missed: float = MISSED) -> float | None:
+    """Of the rows of `scores` (N,K) that are `right` (N,), the highest of their best scores that no more than a share
+    of `missed` fall short of; None where there are none.
+
+    >>> lowest_right_score(np.array([[0.9, 0.1], [0.3, 0.7], [0.4, 0.6]]), np.array([True, True, False]))
+    0.7
+    """
+    best = np.sort(scores.max(1)[right])
+    return float(best[int(missed * len(best) + 1e-9)]) if len(best) else None
 
 
 def topk_accuracy(scores: np.ndarray, labels: np.ndarray, k: int) -> float:

@@ -11,7 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from vidstill.data.annotations import Sample, multi_hot
-from vidstill.evaluation.metrics import Metrics, MultiLabelMetrics, headline, measure, measure_multi_label
+from vidstill.evaluation.metrics import (
+    Metrics,
+    MultiLabelMetrics,
+    headline,
+    lowest_right_score,
+    measure,
+    measure_multi_label,
+)
 from vidstill.files import read_csv, write_csv
 from vidstill.video.source import Video
 
@@ -66,6 +73,15 @@ class Evaluation:
             targets = multi_hot(self.samples, len(self.classes))
             return measure_multi_label(self.probabilities, targets, self.classes)
         return measure(self.probabilities, self.labels, self.classes)
+
+    @property
+    def none_below(self) -> dict[str, float]:
+        """The score that all but 5 % of the videos with a right label have, and how many those are: what a model needs
+        to say that something is none of its classes. Empty where no label is right."""
+        best = self.probabilities.argmax(1)
+        right = np.array([label in sample.labels for label, sample in zip(best, self.samples, strict=True)])
+        lowest = lowest_right_score(self.probabilities, right)
+        return {} if lowest is None else {"none_below": lowest, "none_below_videos": float(right.sum())}
 
     def summary(self) -> str:
         """The headline in one line, and one for each video that could not be read."""

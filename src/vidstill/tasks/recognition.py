@@ -76,13 +76,13 @@ class Recognition:
         return [Pass("training", makers[self.run.objective](model, iterations), self.run.optim)]
 
     def validate(self, model: VideoModel) -> Figures:
-        """One view of every video."""
+        """One view of every video, as `predict` sees it: what is fitted here holds there."""
         run = self.run
-        figures = evaluate(
+        result = evaluate(
             model, self.splits["val"], clips=1, crops=1, batch=run.train.batch, workers=self.workers,
             start=run.train.start, multi_label=run.data.multi_label, fabric=self.fabric,
-        ).metrics.figures  # fmt: skip
-        return {name: figures[name] for name in VALIDATED if name in figures}
+        )  # fmt: skip
+        return {name: result.figures[name] for name in VALIDATED if name in result.figures} | result.none_below
 
     def test(self, model: VideoModel, split: str, report: Report = ignore, clip: Clip | None = None) -> Evaluation:
         """With the views of the run's test; `clip` in the place of the model's own input."""
