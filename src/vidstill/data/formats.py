@@ -7,11 +7,18 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from vidstill.config import Data
-from vidstill.data.lists import base, list_files, read_rows
+from vidstill.data.lists import base, given_lists, list_files
+from vidstill.data.official.activitynet import has_activitynet, is_activitynet, read_activitynet
+from vidstill.data.official.charades import CHARADES, is_charades, read_charades
+from vidstill.data.official.database_json import has_database, is_database, read_database
 from vidstill.data.official.finding import lists_folder
 from vidstill.data.official.hmdb51 import HMDB51, read_hmdb51
+from vidstill.data.official.hvu import has_hvu, is_hvu, read_hvu
 from vidstill.data.official.jester import JESTER, read_jester
 from vidstill.data.official.kinetics import has_kinetics, is_kinetics, read_kinetics
+from vidstill.data.official.kth import KTH, read_kth
+from vidstill.data.official.openmmlab import has_openmmlab, read_list, read_openmmlab
+from vidstill.data.official.ucf import has_ucf11, protocol_note, read_ucf11
 from vidstill.data.official.ucf101 import UCF101, read_ucf101
 from vidstill.data.rows import (
     UNDIVIDED,
@@ -65,14 +72,14 @@ def _official(pattern: str) -> Callable[[Data], bool]:
 
 def _has_lists(data: Data) -> bool:
     lists = list_files(data).values()
-    return bool(lists) and not any(map(is_kinetics, lists))
+    return bool(lists) and not any(own(path) for own in _OWN_LISTS for path in lists)
 
 
 def _read_lists(data: Data) -> Listing:
     lists = list_files(data)
     if not lists:
         raise ValueError(f"{data.root}: no train.csv in it; give data.train, data.val or data.test")
-    return Listing({split: read_rows(path, base(data)) for split, path in lists.items()}, named=False)
+    return Listing({split: read_list(path, data, base(data)) for split, path in lists.items()}, named=False)
 
 
 def _has_folders(data: Data) -> bool:
@@ -101,6 +108,8 @@ def _read_folders(data: Data) -> Listing:
     wanted = "<class>/<video>" if UNDIVIDED in splits else "<split>/<class>/<video>"
     notes = [f"{len(unused)} videos are not used, for they do not lie at {wanted}: {few(unused)}"] if unused else []
     classes = sorted({folder.name for top in splits.values() for folder in folders_in(top)})
+    if UNDIVIDED in rows and (note := protocol_note(data, rows[UNDIVIDED], classes)):
+        notes.append(note)
     return Listing(rows, classes, notes=notes, left_out=left_out)
 
 
@@ -117,13 +126,27 @@ def _nothing_found(data: Data) -> str:
     return f"{top}: cannot tell how its videos are labelled. Looked for {wanted}; {hint}"
 
 
+def _has_charades(data: Data) -> bool:
+    given = given_lists(data).values()
+    return any(map(is_charades, given)) if given else lists_folder(data, CHARADES) is not None
+
+
+_OWN_LISTS = (is_kinetics, is_hvu, is_charades, is_activitynet, is_database)  # lists that have a form of their own
+
 # Where several fit, the first counts
 FORMATS = (
     Format("csv", _has_lists, _read_lists, "train.csv and val.csv"),
     Format("kinetics", has_kinetics, read_kinetics, "a Kinetics csv"),
+    Format("activitynet", has_activitynet, read_activitynet, "activity_net.v1-3.min.json"),
+    Format("database_json", has_database, read_database, 'a JSON with "labels" and "database"'),
+    Format("hvu", has_hvu, read_hvu, "HVU_Train_V1.0.csv"),
+    Format("charades", _has_charades, read_charades, "Charades_v1_train.csv"),
+    Format("kth", _official(KTH), read_kth, "00sequences.txt (KTH)"),
     Format("ucf101", _official(UCF101), read_ucf101, "trainlist01.txt (UCF101)"),
     Format("hmdb51", _official(HMDB51), read_hmdb51, "<class>_test_split1.txt (HMDB51)"),
     Format("jester", _official(JESTER), read_jester, "vallist.txt (Jester)"),
+    Format("openmmlab", has_openmmlab, read_openmmlab, "lists of OpenMMLab (…_train_list_videos.txt)"),
+    Format("ucf11", has_ucf11, read_ucf11, "<class>/v_<class>_01/<video> (UCF11)"),
     Format("folders", _has_folders, _read_folders, "train/<class>/<video> and <class>/<video>"),
     Format("synthetic", lambda data: False, _read_folders, "train/<class>/<video> and <class>/<video>"),
 )
