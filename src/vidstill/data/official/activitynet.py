@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from vidstill.config import Data
 from vidstill.data.lists import base, given_lists
-from vidstill.data.official.finding import Present, holds, official_files
+from vidstill.data.official.present import Present, holds, official_files
 from vidstill.data.rows import SPLITS, UNDIVIDED, Listing, few
 from vidstill.labels import class_names, read_text
 

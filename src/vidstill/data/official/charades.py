@@ -8,7 +8,8 @@ from pathlib import Path
 
 from vidstill.config import Data
 from vidstill.data.lists import base, given_lists
-from vidstill.data.official.finding import Present, needed
+from vidstill.data.official.finding import needed
+from vidstill.data.official.present import Present
 from vidstill.data.rows import Listing
 from vidstill.labels import read_text
 

@@ -2,57 +2,32 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Mapping
+import os
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from vidstill.config import Data
 from vidstill.data.lists import placed
-from vidstill.data.rows import Listing, Row, folders_in, is_video_name, stem, walk
-from vidstill.video.index import open_video
-from vidstill.video.source import VideoError
+from vidstill.data.rows import folders_in, is_video_name, stem, walk
 
-_OF_LISTS = re.compile("split|list|annot|label", re.IGNORECASE)  # in the name of a folder that holds others of lists
-_LOOKED_AT = 32  # of the files that may be cut or not: nearly always all of them are, or none
-_LONGER = 1.5  # seconds by which a clip may outlast its list and still be cut
+_FEW = 16  # entries of a folder that is the wrapping of an archive, and not one of classes or videos
+_MANY = 2000  # folders in a folder of videos as frames: lists do not lie among them
+_DEPTH = 3
 
 
-def lists_folder(data: Data, pattern: str) -> Path | None:
-    """The folder that holds a data set's official files: `data.splits`, else `data.root` or one in it, or one in a
-    folder of lists that is there (`test_train_splits/testTrainMulti_7030_splits`)."""
-    return next((folder for folder in _folders(data) if next(folder.glob(pattern), None)), None)
+def lists_folder(data: Data, *patterns: str) -> Path | None:
+    """The folder that holds a data set's official files, one at least for each pattern.
+
+    It is `data.splits`, else `data.root`, or a folder in it, also where the archive of the lists or the whole set was
+    unpacked into folders of their own.
+    """
+    folders = list_folders(data)
+    return next((folder for folder in folders if all(next(folder.glob(each), None) for each in patterns)), None)
 
 
-def official_files(data: Data, told: Callable[[Path], bool], *patterns: str) -> list[Path]:
-    """The files that match one of `patterns` and that `told` takes for a data set's, in the first folder with any."""
-    for folder in _folders(data):
-        files = {path for pattern in patterns for path in folder.glob(pattern) if path.is_file() and told(path)}
-        if files:
-            return sorted(files)
-    return []
-
-
-def _folders(data: Data) -> Iterator[Path]:
-    if data.splits:
-        yield placed(data, data.splits)
-        return
-    top = folders_in(data.root)
-    yield data.root
-    yield from top
-    for folder in top:
-        if _OF_LISTS.search(folder.name):
-            yield from folders_in(folder)
-
-
-def lists_beside(root: Path, pattern: str) -> Path | None:
-    """The folder of lists beside `root`, or in such a one, that holds files of this pattern."""
-    for folder in sorted(root.absolute().parent.iterdir()):
-        if _OF_LISTS.search(folder.name) and folder.is_dir():
-            found = (each for each in (folder, *folders_in(folder)) if next(each.glob(pattern), None))
-            if first := next(found, None):
-                return first
-    return None
+def list_folders(data: Data) -> Iterable[Path]:
+    """Where official files may lie, as `lists_folder` looks for them."""
+    return [placed(data, data.splits)] if data.splits else _searched(data.root)
 
 
 def needed(data: Data, pattern: str, files: str) -> Path:
@@ -64,18 +39,9 @@ def needed(data: Data, pattern: str, files: str) -> Path:
     return folder
 
 
-def holds(path: Path, *words: bytes) -> bool:
-    """Whether a file can be read and has all these in it."""
-    try:
-        content = path.read_bytes()
-    except OSError:
-        return False
-    return all(word in content for word in words)
-
-
 def finder(root: Path, left_out: list[str]) -> Callable[[str, str], Path]:
     """(class, file name) → path: in its class folder, else anywhere in `root`, also with another suffix."""
-    files = {stem(path): path for path in walk(root, left_out)}
+    files = by_stem(root, left_out)
 
     def find(label: str, name: str) -> Path:
         expected, found = root / label / name, files.get(Path(name).stem)
@@ -84,64 +50,32 @@ def finder(root: Path, left_out: list[str]) -> Callable[[str, str], Path]:
     return find
 
 
-def uncut(clips: Mapping[Path, float]) -> set[Path]:
-    """Those of the files that last longer than their clip, whose seconds are given: whole videos.
-
-    The headers of a few are looked at, of all where these differ. A file that cannot be opened counts as cut.
-    """
-    files = [path for path in clips if is_video_name(path.name)]
-    some = files[:: max(1, len(files) // _LOOKED_AT)]
-    long = {path for path in some if _seconds(path) > clips[path] + _LONGER}
-    if not long or len(long) == len(some):
-        return set(files) if long else set()
-    return {path for path in files if _seconds(path) > clips[path] + _LONGER}
+def by_stem(root: Path, left_out: list[str]) -> dict[str, Path]:
+    """Name without suffix → video, anywhere in `root`; a file rather than the frames that were extracted from it."""
+    files: dict[str, Path] = {}
+    for path in walk(root, left_out):
+        if is_video_name(path.name) or stem(path) not in files:
+            files[stem(path)] = path
+    return files
 
 
-def _seconds(path: Path) -> float:
-    """What the container declares; 0 where it declares nothing."""
+def _searched(root: Path) -> Iterator[Path]:
+    """`root`, its folders, and those that lie in few others."""
+    level = [root]
+    for _ in range(_DEPTH):
+        yield from level
+        level = [inner for folder in level if folder == root or _entries(folder) <= _FEW for inner in _folders(folder)]
+    yield from level
+
+
+def _folders(folder: Path) -> list[Path]:
+    with os.scandir(folder) as entries:
+        return [] if sum(entry.is_dir() for entry in entries) > _MANY else folders_in(folder)
+
+
+def _entries(folder: Path) -> int:
     try:
-        with open_video(path) as (container, _):
-            return (container.duration or 0) / 1e6
-    except VideoError:
-        return 0.0
-
-
-class Present:
-    """The rows of a list whose videos may be gone: those that are in `root` are taken, the others named in a note.
-
-    `paths` are the videos of `root`, `files` the same by their names without suffix.
-    """
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.left_out: list[str] = []
-        self.paths = list(walk(root, self.left_out))
-        self.files = {stem(path): path for path in self.paths}
-        self.rows: dict[str, list[Row]] = {}
-        self._gone: dict[str, dict[str, None]] = {}
-
-    def find(self, *names: str) -> Path | None:
-        return next((self.files[name] for name in names if name in self.files), None)
-
-    def add(self, split: str, path: Path | None, name: str, label: str, source: Path, **more: Any) -> None:
-        """A row for the video at `path`; None: it is not there, and `name` says which one."""
-        if path is None:
-            self._gone.setdefault(split, {})[name] = None
-        else:
-            place = path.relative_to(self.root).as_posix()
-            self.rows.setdefault(split, []).append(Row(path, place, label, source, **more))
-
-    def listing(self, source: Path, examples: Callable[[str], str], classes: list[str] | None = None) -> Listing:
-        """What was found. Raises ValueError where no video is there; `examples` says how the file may be called."""
-        if not self.rows:
-            name = next((name for names in self._gone.values() for name in names), "")
-            wanted = f": looked for {examples(name)} at any depth" if name else ""
-            raise ValueError(f"no video that {source} lists with a label is in {self.root}{wanted}")
-        notes = []
-        for split, gone in self._gone.items():
-            there = len({row.path for row in self.rows.get(split, ())})
-            notes.append(
-                f"{split}: {len(gone)} of {len(gone) + there} listed videos are not in {self.root} and left out, "
-                f"the first {next(iter(gone))}"
-            )
-        return Listing(self.rows, classes, notes=notes, left_out=self.left_out)
+        with os.scandir(folder) as entries:
+            return sum(1 for _, _ in zip(range(_FEW + 1), entries, strict=False))
+    except OSError:
+        return _FEW + 1

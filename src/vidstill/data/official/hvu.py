@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vidstill.config import Data
 from vidstill.data.lists import base, given_lists
-from vidstill.data.official.finding import Present, official_files, uncut
+from vidstill.data.official.present import Present, official_files, uncut
 from vidstill.data.rows import SPLITS, UNDIVIDED, Listing
 from vidstill.labels import read_text
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from vidstill.config import Data
 from vidstill.data.lists import base, given_lists, placed
-from vidstill.data.official.finding import Present, uncut
+from vidstill.data.official.present import Present, uncut
 from vidstill.data.rows import SPLITS, UNDIVIDED, Listing, stem
 from vidstill.labels import read_text
 

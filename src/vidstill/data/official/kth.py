@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 from vidstill.config import Data
-from vidstill.data.official.finding import Present, needed
+from vidstill.data.official.finding import needed
+from vidstill.data.official.present import Present
 from vidstill.data.rows import Listing
 from vidstill.labels import read_text
 
