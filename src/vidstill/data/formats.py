@@ -9,14 +9,21 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vidstill.config import Data
-from vidstill.data.lists import base, list_files, read_rows
+from vidstill.data.lists import base, given_lists, list_files
+from vidstill.data.official.activitynet import has_activitynet, is_activitynet, read_activitynet
+from vidstill.data.official.charades import CHARADES, is_charades, read_charades
+from vidstill.data.official.database_json import has_database, is_database, read_database
 from vidstill.data.official.diving48 import DIVING48, read_diving48
 from vidstill.data.official.finding import lists_folder
 from vidstill.data.official.hmdb51 import HMDB51, read_hmdb51
+from vidstill.data.official.hvu import has_hvu, is_hvu, read_hvu
 from vidstill.data.official.jester import has_jester, read_jester
 from vidstill.data.official.kinetics import has_kinetics, is_kinetics, read_kinetics
+from vidstill.data.official.kth import KTH, read_kth
 from vidstill.data.official.moments import has_moments, has_multi_moments, read_moments, read_multi_moments
+from vidstill.data.official.openmmlab import has_openmmlab, read_list, read_openmmlab
 from vidstill.data.official.something import SSV1, SSV2, read_ssv1, read_ssv2
+from vidstill.data.official.ucf import has_ucf11, protocol_note, read_ucf11
 from vidstill.data.official.ucf101 import UCF101, read_ucf101
 from vidstill.data.rows import (
     SPLITS,
@@ -95,14 +102,14 @@ def _official(pattern: str) -> Callable[[Data], bool]:
 
 def _has_lists(data: Data) -> bool:
     lists = list_files(data).values()
-    return bool(lists) and not any(map(is_kinetics, lists))
+    return bool(lists) and not any(own(path) for own in _OWN_LISTS for path in lists)
 
 
 def _read_lists(data: Data) -> Listing:
     lists = list_files(data)
     if not lists:
         raise ValueError(f"{data.root}: no train.csv in it; give data.train, data.val or data.test")
-    return Listing({split: read_rows(path, base(data)) for split, path in lists.items()}, named=False)
+    return Listing({split: read_list(path, data, base(data)) for split, path in lists.items()}, named=False)
 
 
 def _has_folders(data: Data) -> bool:
@@ -142,6 +149,8 @@ def _read_folders(data: Data) -> Listing:
     others = [f"{folder.name}/" for top in splits.values() for folder in folders_in(top) if not _is_class(folder)]
     if others:
         notes.append(f"not taken as classes, for no video lies directly in them: {few(others)}")
+    if UNDIVIDED in rows and (note := protocol_note(data, rows[UNDIVIDED], classes)):
+        notes.append(note)
     return Listing(rows, classes, notes=notes, left_out=left_out)
 
 
@@ -186,10 +195,22 @@ def _instead(top: Path, but: Iterable[str] = ()) -> str:
 _ARCHIVE = re.compile(r".+\.(7z|rar|tar|tgz|zip|tar\.gz)|20bn-.+-\d\d", re.IGNORECASE)
 
 
+def _has_charades(data: Data) -> bool:
+    given = given_lists(data).values()
+    return any(map(is_charades, given)) if given else lists_folder(data, CHARADES) is not None
+
+
+_OWN_LISTS = (is_kinetics, is_hvu, is_charades, is_activitynet, is_database)  # lists that have a form of their own
+
 # Where several fit, the first counts
 FORMATS = (
     Format("csv", _has_lists, _read_lists, "train.csv and val.csv"),
     Format("kinetics", has_kinetics, read_kinetics, "a Kinetics csv"),
+    Format("activitynet", has_activitynet, read_activitynet, "activity_net.v1-3.min.json"),
+    Format("database_json", has_database, read_database, 'a JSON with "labels" and "database"'),
+    Format("hvu", has_hvu, read_hvu, "HVU_Train_V1.0.csv"),
+    Format("charades", _has_charades, read_charades, "Charades_v1_train.csv"),
+    Format("kth", _official(KTH), read_kth, "00sequences.txt (KTH)"),
     Format("ucf101", _official(UCF101), read_ucf101, "trainlist01.txt (UCF101)"),
     Format("hmdb51", _official(HMDB51), read_hmdb51, "<class>_test_split1.txt (HMDB51)"),
     Format("jester", has_jester, read_jester, "jester-v1-train.csv or vallist.txt (Jester)"),
@@ -198,6 +219,8 @@ FORMATS = (
     Format("diving48", _official(DIVING48), read_diving48, "Diving48_V2_train.json"),
     Format("moments", has_moments, read_moments, "trainingSet.csv (Moments in Time)"),
     Format("multi_moments", has_multi_moments, read_multi_moments, "trainingSet.txt (Multi-Moments in Time)"),
+    Format("openmmlab", has_openmmlab, read_openmmlab, "lists of OpenMMLab (…_train_list_videos.txt)"),
+    Format("ucf11", has_ucf11, read_ucf11, "<class>/v_<class>_01/<video> (UCF11)"),
     Format("folders", _has_folders, _read_folders, "train/<class>/<video> and <class>/<video>"),
     Format("synthetic", lambda data: False, _read_folders, "train/<class>/<video> and <class>/<video>"),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from vidstill.config import Data
@@ -21,8 +21,13 @@ def lists_folder(data: Data, *patterns: str) -> Path | None:
     It is `data.splits`, else `data.root`, or a folder in it, also where the archive of the lists or the whole set was
     unpacked into folders of their own.
     """
-    folders = [placed(data, data.splits)] if data.splits else _searched(data.root)
+    folders = list_folders(data)
     return next((folder for folder in folders if all(next(folder.glob(each), None) for each in patterns)), None)
+
+
+def list_folders(data: Data) -> Iterable[Path]:
+    """Where official files may lie, as `lists_folder` looks for them."""
+    return [placed(data, data.splits)] if data.splits else _searched(data.root)
 
 
 def needed(data: Data, pattern: str, files: str) -> Path:
