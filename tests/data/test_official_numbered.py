@@ -85,6 +85,13 @@ def test_answers_of_the_test_list_count_when_asked_for(tmp_path: Path) -> None:
     assert not annotations.notes
 
 
+def test_lists_of_single_frames_beside_the_makers_are_not_taken_for_videos(tmp_path: Path) -> None:
+    write(tmp_path, {f"something-something-v2-{part}.json": entries for part, entries in SSV2.items()})
+    line = 'original_vido_id video_id frame_id path labels\n78687 0 0 78687/78687_000001.jpg ""\n'
+    write(tmp_path, dict.fromkeys(("train.csv", "val.csv"), line))
+    assert found(read_annotations(Data(root=tmp_path)), tmp_path) == FOUND
+
+
 @pytest.mark.parametrize(
     ("part", "content", "message"),
     [
@@ -250,7 +257,7 @@ def test_multi_moments_in_time(tmp_path: Path, suffix: str) -> None:
     write(tmp_path, {name.replace("Set.txt", f"Set{suffix}"): text for name, text in MULTIPLE.items()})
     paths = ["videos/crafting/0-0-1-6-2-8_1.mp4", "videos/paying/0-0-1_2.mp4", "videos/walking/5_1.mp4"]
     write(tmp_path, {path: path for path in paths})
-    with pytest.raises(ValueError, match=r"several classes: set --data\.multi_label") as caught:
+    with pytest.raises(ValueError, match=r"several classes: set data\.multi_label") as caught:
         read_annotations(Data(root=tmp_path))
     assert "\n" not in str(caught.value)
     annotations = read_annotations(Data(root=tmp_path, multi_label=True))

@@ -22,7 +22,7 @@ from vidstill.data.official.kinetics import has_kinetics, is_kinetics, read_kine
 from vidstill.data.official.kth import KTH, read_kth
 from vidstill.data.official.moments import has_moments, has_multi_moments, read_moments, read_multi_moments
 from vidstill.data.official.openmmlab import has_openmmlab, read_list, read_openmmlab
-from vidstill.data.official.something import SSV1, SSV2, read_ssv1, read_ssv2
+from vidstill.data.official.something import SSV1, SSV2, is_frame_list, read_ssv1, read_ssv2
 from vidstill.data.official.ucf import has_ucf11, protocol_note, read_ucf11
 from vidstill.data.official.ucf101 import UCF101, read_ucf101
 from vidstill.data.rows import (
@@ -200,7 +200,14 @@ def _has_charades(data: Data) -> bool:
     return any(map(is_charades, given)) if given else lists_folder(data, CHARADES) is not None
 
 
-_OWN_LISTS = (is_kinetics, is_hvu, is_charades, is_activitynet, is_database)  # lists that have a form of their own
+_OWN_LISTS = (
+    is_kinetics,
+    is_hvu,
+    is_charades,
+    is_activitynet,
+    is_database,
+    is_frame_list,
+)  # lists that have a form of their own
 
 # Where several fit, the first counts
 FORMATS = (

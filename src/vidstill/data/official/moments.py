@@ -45,7 +45,7 @@ def read_multi_moments(data: Data) -> Listing:
     `moments_categories.txt`; videos in `videos/`. Raises ValueError without `data.multi_label`."""
     folder = _needed(data, multiple=True)
     if not data.multi_label:
-        raise ValueError(f"{folder}: videos of Multi-Moments in Time have several classes: set --data.multi_label")
+        raise ValueError(f"{folder}: videos of Multi-Moments in Time have several classes: set data.multi_label")
     index = folder / _CLASSES
     if not index.is_file():
         raise ValueError(f"no {index}: without it the numbers of Multi-Moments in Time have no names")

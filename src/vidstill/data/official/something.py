@@ -31,6 +31,12 @@ def read_ssv1(data: Data) -> Listing:
     return read_lists(data, SSV1, class_names(index) if index.is_file() else None, fps=FPS)
 
 
+def is_frame_list(path: Path) -> bool:
+    """Whether a list has one line for each frame, as PySlowFast's `train.csv` of Something-Something and Charades."""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return file.readline().startswith("original_vido_id ")
+
+
 def _classes(index: Path) -> list[str]:
     """From {"Holding something": "19", …}."""
     ids = _json(index)
