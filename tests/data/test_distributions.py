@@ -134,6 +134,25 @@ def test_real_stretches_of_activitynet(shared_data: Path) -> None:
     assert probe(lifting.video).frames == pytest.approx((16.198647 - 5.823598) * 19.62, abs=1.01)
 
 
+def test_frame_folders_of_activitynet_have_the_rate_of_their_extraction(tmp_path: Path) -> None:
+    rows = ["v_aaaaaaaaaaa,40,4.0,10,9.5,training,40", "v_bbbbbbbbbbb,40,4.0,10,9.5,validation,40"]
+    (tmp_path / "video_info_new.csv").write_text(
+        "video,numFrame,seconds,fps,rfps,subset,featureFrame\n" + "\n".join(rows) + "\n"
+    )
+    segment = {"duration_second": 4.0, "annotations": [{"segment": [1.0, 2.0], "label": "Archery"}]}
+    content = {"v_aaaaaaaaaaa": segment, "v_bbbbbbbbbbb": segment}
+    (tmp_path / "anet_anno_action.json").write_text(json.dumps(content))
+    for name in content:
+        pictures(tmp_path / "rawframes" / name, 40)
+    (tmp_path / "rawframes/v_bbbbbbbbbbb/fps").write_text("20")
+    annotations = read_annotations(Data(root=tmp_path))
+    assert annotations.notes == []
+    (first,), (second,) = annotations.splits["train"], annotations.splits["val"]
+    assert (first.fps, second.fps) == (9.5, 20.0)
+    assert read_frames(second.video, [0]).mean() == pytest.approx(6 * 20, abs=1.5)
+    assert read_annotations(Data(root=tmp_path, fps=15)).splits["train"][0].fps == 15
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
