@@ -124,6 +124,11 @@ def _from_json(path: Path) -> Iterator[Entry]:
         name = item.get("filename", item.get("frame_dir")) if isinstance(item, dict) else None
         if name is None or "label" not in item:
             raise ValueError(f"{path} entry {number}: needs filename (or frame_dir) and label")
+        if isinstance(item["label"], dict):
+            raise ValueError(
+                f"{path} entry {number}: has labels by category; give the csv of HVU, or the list of one category that "
+                "OpenMMLab's generate_sub_file_list.py makes"
+            )
         labels = item["label"] if isinstance(item["label"], list) else [item["label"]]
         yield Entry(number, str(name), ";".join(map(str, labels)))
 

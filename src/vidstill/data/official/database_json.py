@@ -16,7 +16,7 @@ _WANTED = '{"labels": […], "database": {id: {"subset": "training", "annotation
 
 
 def is_database(path: Path) -> bool:
-    return path.suffix.lower() == ".json" and holds(path, b'"database"', b'"labels"', b'"subset"')
+    return path.suffix.lower() == ".json" and holds(path, b'"database"', b'"labels"')
 
 
 def has_database(data: Data) -> bool:
