@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from vidstill.labels import class_indices, class_names, shipped, spelling
 
 COUNTS = {
-    "activitynet200": 200, "diving48": 48, "hmdb51": 51, "hmdb51_dvfl": 51, "jester": 27,
-    "jester_alphabetical": 27, "kinetics400": 400,
-    "kinetics600": 600, "ssv2": 174, "ucf101": 101, "ucf101_dvfl": 101, "ucf50": 50,
+    "activitynet200": 200, "diving48": 48, "hmdb51": 51, "hmdb51_dvfl": 51, "jester": 27, "jester_alphabetical": 27,
+    "kinetics400": 400, "kinetics600": 600, "kinetics700": 700, "ssv2": 174, "ucf101": 101, "ucf101_dvfl": 101,
+    "ucf50": 50,
 }  # fmt: skip
 ORIGINS = {
     "activitynet200": ["activitynet13/activitynet_200_labels.csv", "activitynet13/action_name.csv"],

@@ -452,6 +452,24 @@ def models(pattern: tyro.conf.Positional[str] = "*", *, page: Path | None = None
         _say(_shown(table, DETAILS))
 
 
+def datasets(pattern: tyro.conf.Positional[str] = "*", *, page: Path | None = None) -> None:
+    """List the data sets that are read as their makers distribute them: classes, clips, size, licence, address, layout.
+
+    Args:
+        pattern: name or shell pattern, e.g. ssv2 or "kinetics*"; of up to three sets everything is told
+        page: nothing is listed; the table goes into this Markdown page, between its two marks
+    """
+    from vidstill.reporting.datasets import DETAILS, details, table, write_page
+
+    if page is not None:
+        write_page(page)
+        return _last(page)
+    columns = table(pattern)
+    _say(_shown({title: cells for title, cells in columns.items() if title not in DETAILS}, ("data set",)))
+    few = len(columns["name"]) <= 3
+    _say("\n" + "\n".join(details(columns)) if few else "\nvidstill datasets NAME tells address, layout and recipes.")
+
+
 def recipes() -> None:
     """List the shipped recipes; each file says what was published for it."""
     from vidstill.config import RECIPES
@@ -463,7 +481,22 @@ def recipes() -> None:
 
 VERBS: dict[str, Callable[..., None]] = {
     function.__name__.rstrip("_"): function  # import_: the name is a keyword
-    for function in (demo, train, distill, test, predict, explain, check, info, browse, bench, import_, models, recipes)
+    for function in (
+        demo,
+        train,
+        distill,
+        test,
+        predict,
+        explain,
+        check,
+        info,
+        browse,
+        bench,
+        import_,
+        models,
+        datasets,
+        recipes,
+    )  # fmt: skip
 }
 
 

@@ -120,11 +120,12 @@ def read_annotations(data: Data, seed: int = 0, known: Sequence[str] | None = No
     listing = read_listing(data)
     classes, labels = _resolve_labels(listing, data, known)
     rate, notes = data.fps or listing.fps, list(listing.notes)
-    if not rate and (folders := [row for rows in listing.rows.values() for row in rows if _is_folder(row)]):
+    unknown = (row for rows in listing.rows.values() for row in rows if _is_folder(row) and not row.fps)
+    if not rate and (folders := {row.path for row in unknown}):
         notes.append(f"{len(folders)} frame folders without a rate: {ASSUMED_FPS:g} fps are assumed; set data.fps")
         rate = ASSUMED_FPS
     splits = {
-        split: [_sample(row, labels[row], _group(row, data.group), rate if _is_folder(row) else None) for row in rows]
+        split: [_sample(row, labels[row], _group(row, data.group), _rate(row, data.fps, rate)) for row in rows]
         for split, rows in listing.rows.items()
         if rows
     }
@@ -147,6 +148,11 @@ def _sample(row: Row, labels: tuple[int, ...], group: str | None, fps: float | N
     return Sample(
         row.path, labels[0], group=group, more=labels[1:], start=row.start, end=row.end, fps=fps, frames=row.frames
     )
+
+
+def _rate(row: Row, wanted: float | None, otherwise: float | None) -> float | None:
+    """Of a frame folder: as the settings have it, else the data set, else as is assumed. A file has its own."""
+    return wanted or row.fps or otherwise if _is_folder(row) else None
 
 
 def _is_folder(row: Row) -> bool:
