@@ -482,22 +482,9 @@ def recipes() -> None:
 VERBS: dict[str, Callable[..., None]] = {
     function.__name__.rstrip("_"): function  # import_: the name is a keyword
     for function in (
-        demo,
-        train,
-        distill,
-        test,
-        predict,
-        explain,
-        check,
-        info,
-        browse,
-        bench,
-        import_,
-        models,
-        datasets,
-        recipes,
-    )  # fmt: skip
-}
+        demo, train, distill, test, predict, explain, check, info, browse, bench, import_, models, datasets, recipes,
+    )
+}  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
