@@ -6,7 +6,6 @@ import contextlib
 import difflib
 import functools
 import inspect
-import logging
 import os
 import sys
 import traceback
@@ -19,6 +18,7 @@ import tyro
 
 from vidstill.config import ConfigError, recipe_names, resolve
 from vidstill.files import atomic
+from vidstill.progress import progress as _progress
 from vidstill.terminal import UnforeseenError, closed_streams, foreseen, keep_traceback, one_line, plain, whole_output
 from vidstill.terminal import complain as _complain
 from vidstill.terminal import say as _say
@@ -456,49 +456,3 @@ def _prediction_table(predictions: Sequence[Any], top_k: int) -> Any:
             first, f"{score:.3f}", "  ".join(f"{name} {s:.3f}" for name, s in others), plain(prediction.source)
         )
     return table
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[Callable[[dict[str, Any]], None]]:
-    """A bar for each {"what", "done", "total", "detail"} that is reported; what the library logs goes above it."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[detail]}"),
-        TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, transient=True) as progress, _logged_to(progress.console):
-        tasks: dict[str, Any] = {}
-
-        def report(event: dict[str, Any]) -> None:
-            what, finished = plain(event["what"]), event["done"] >= event["total"]
-            if what not in tasks:
-                tasks[what] = progress.add_task(what, detail="")
-            progress.update(
-                tasks[what], completed=event["done"], total=event["total"], detail=plain(event.get("detail", "")),
-                visible=not finished,
-            )  # fmt: skip
-
-        yield report
-
-
-@contextlib.contextmanager
-def _logged_to(console: Any) -> Iterator[None]:
-    class Lines(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            style = "yellow" if record.levelno >= logging.WARNING else None
-            console.print(
-                plain(record.getMessage(), keep="\n"), style=style, markup=False, highlight=False, soft_wrap=True
-            )
-
-    logger, handler = logging.getLogger("vidstill"), Lines()
-    level, propagate = logger.level, logger.propagate
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
-        logger.propagate = propagate

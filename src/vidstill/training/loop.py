@@ -37,6 +37,7 @@ from vidstill.training.statistics import precise_statistics, share_statistics
 log = logging.getLogger(__name__)
 
 REPORT_SECONDS = 0.5  # often enough to look alive, rare enough not to stall a GPU
+SHARES = ("mAP", "top1", "top5", "data_wait")  # of the figures of an epoch, what is shown in per cent
 
 
 class Span(NamedTuple):
@@ -194,7 +195,7 @@ def fit(
                 total = total + fabric.all_reduce(terms["loss"], reduce_op="mean")
                 state["step"], state["loss"][learner.name] = step + 1, total
                 due = run.train.save_every and update and (step + 1) % run.train.save_every == 0
-                if speed.due() or due or stopped:
+                if speed.due() or due or stopped or step + 1 == steps:
                     shown = {**{name: value.item() for name, value in terms.items()}, "lr": rate, **speed.summary()}
                     report({"what": "training", "done": step + 1, "total": steps, "detail": _listed(shown)})
                 if (due or (stopped and update)) and not last:
@@ -281,7 +282,9 @@ def _warn_of(found: Sequence[tuple[str, str]], known: set[str], on_error: str) -
 
 
 def _listed(figures: Figures) -> str:
-    return "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
+    shares = [key for key in figures if key.split()[-1] in SHARES]
+    shown = {key: f"{100 * value:.1f} %" if key in shares else f"{value:.4g}" for key, value in figures.items()}
+    return "  ".join(f"{key.replace('_', ' ')} {value}" for key, value in shown.items())
 
 
 def _part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
