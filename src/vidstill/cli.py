@@ -62,7 +62,7 @@ def train(
 
         with _progress() as report:
             folder = start(run, report)
-    _last(folder / "report.html")
+    _end(folder)
 
 
 def distill(
@@ -117,9 +117,8 @@ def test(
     from vidstill.tasks.testing import test as start
 
     with _progress() as report:
-        folder, result = start(model, settings, clips=clips, crops=crops, report=report)
-    _say(result.summary())
-    _last(folder / "report.html")
+        folder, _ = start(model, settings, clips=clips, crops=crops, report=report)
+    _end(folder)
 
 
 def predict(
@@ -430,10 +429,23 @@ def _shown(columns: Mapping[str, Sequence[Any]], details: Sequence[str]) -> Any:
     return drawn
 
 
+def _end(folder: Path) -> None:
+    """What a run or a test found, said once by a run of many processes."""
+    from vidstill.reporting.ending import ending
+
+    if _first_process():
+        _say(ending(folder))
+    _last(folder / "report.html")
+
+
 def _last(path: Path) -> None:
     """Where the output went, said once by a run of many processes."""
-    if all(os.environ.get(rank, "0") == "0" for rank in ("RANK", "LOCAL_RANK", "NODE_RANK")):
+    if _first_process():
         sys.stdout.write(f"{plain(str(path))}\n")
+
+
+def _first_process() -> bool:
+    return all(os.environ.get(rank, "0") == "0" for rank in ("RANK", "LOCAL_RANK", "NODE_RANK"))
 
 
 def _write_json(target: str, value: Any) -> None:
