@@ -13,7 +13,7 @@ from typing import Any
 from vidstill.terminal import plain
 
 PLAIN_SECONDS = 30.0  # at most between two lines of a task that nobody watches
-WORTH_A_LINE = 2.0  # seconds that a task takes before its end is worth a plain line
+WORTH_A_LINE = 5.0  # seconds that a task takes before its end is worth a plain line
 SEPARATOR = "  "  # between the figures of a detail
 
 Report = Callable[[dict[str, Any]], None]

@@ -40,6 +40,10 @@ REPORT_SECONDS = 0.5  # often enough to look alive, rare enough not to stall a G
 SHARES = ("mAP", "top1", "top5", "data_wait")  # of the figures of an epoch, what is shown in per cent
 
 
+def unwatched(step: int, waited: float) -> None:
+    """A pace that nobody wants to know."""
+
+
 class Span(NamedTuple):
     """What one call of `fit` does of a run: the epochs from `epoch`, which begins at `step`, to before `end`."""
 
@@ -60,13 +64,15 @@ def fit(
     validates: Callable[[int], bool] = lambda epoch: True,
     provenance: dict[str, Any] | None = None,
     report: Report = ignore,
+    paced: Callable[[int, float], None] = unwatched,
 ) -> None:
     """Train until the end of `span`, by default of `run`, from the checkpoint in `folder` where there is one.
 
     Every epoch makes the `passes` in turn, each over all batches of `loader`; the model of the last one is validated
     and saved. `validates` says after which epochs, from 0, to validate. Writes metrics.jsonl, last.pt after every epoch
     and best.safetensors with best.json after the best one (by the `mAP` or `top1` that `validate` returns; without it
-    after every epoch). `report` hears twice a second of {"what", "done", "total", "detail"}.
+    after every epoch). `report` hears twice a second of {"what", "done", "total", "detail"},
+    `paced` after every step of how many are done, and the seconds that a pass has waited for its data.
 
     What a step computes depends on (seed, step, rank) alone, so that a run stopped anywhere and started again gives the
     same weights as one that was not. Raises TrainingError where the loss is not finite, a loader process dies or the
@@ -194,6 +200,7 @@ def fit(
                     ema.update_parameters(main.bare.model)
                 total = total + fabric.all_reduce(terms["loss"], reduce_op="mean")
                 state["step"], state["loss"][learner.name] = step + 1, total
+                paced(step + 1, speed.waited)
                 due = run.train.save_every and update and (step + 1) % run.train.save_every == 0
                 if speed.due() or due or stopped or step + 1 == steps:
                     shown = {**{name: value.item() for name, value in terms.items()}, "lr": rate, **speed.summary()}
