@@ -10,6 +10,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.metadata import version
 from json import dumps
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -48,6 +49,9 @@ def train(
 
     Every setting can be given as --section.key value, e.g.
     vidstill train ucf101_vfl_net --data.root videos --train.devices 1
+    `vidstill settings` lists them all, in the sections data (where the videos are, how they are divided), model
+    (network, weights), clip (frames, size), augment, optim (optimiser, rates), train (epochs, batch, devices), test
+    (views), multigrid, distil (teacher), token_labels; and name, out, seed, objective.
 
     Args:
         recipe: a name from `vidstill recipes` or a YAML file; without one the settings alone count
@@ -74,6 +78,9 @@ def distill(
 ) -> None:
     """Train a recipe's model as the student of a trained teacher, e.g.
     vidstill distill ucf101_dvfl_net --teacher runs/ucf101_video_focalnet_base --data.root videos
+    `vidstill settings` lists them all, in the sections data (where the videos are, how they are divided), model
+    (network, weights), clip (frames, size), augment, optim (optimiser, rates), train (epochs, batch, devices), test
+    (views), multigrid, distil (teacher), token_labels; and name, out, seed, objective.
 
     Args:
         recipe: a name from `vidstill recipes` or a YAML file; the run of a plain recipe is named <recipe>-distil
@@ -325,9 +332,22 @@ def recipes() -> None:
         sys.stdout.write(f"{name:36} {first.lstrip('# ')}\n")
 
 
+def settings(pattern: tyro.conf.Positional[str] = "*") -> None:
+    """List the settings of a run: default, meaning and allowed values of each.
+
+    Args:
+        pattern: a part of a name, or a shell pattern, e.g. lr or "clip.*"
+    """
+    from vidstill.reporting.settings import tables
+
+    for about, table in tables(pattern).items():
+        _say(f"\n{about}")
+        _say(_shown(table, ()))
+
+
 VERBS: dict[str, Callable[..., None]] = {
     function.__name__: function
-    for function in (demo, train, distill, test, predict, explain, check, bench, models, recipes)
+    for function in (demo, train, distill, test, predict, explain, check, bench, models, recipes, settings)
 }
 
 
@@ -338,6 +358,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with whole_output():
         if verb in ("-h", "--help"):
             sys.stdout.write(_overview())
+        elif verb == "--version":
+            sys.stdout.write(f"vidstill {version('vidstill')}\n")
         elif verb not in VERBS:
             _complain(f"no command {verb!r}; there are {', '.join(VERBS)}")
             raise SystemExit(2)
@@ -406,8 +428,9 @@ def _split_settings(function: Callable[..., None], arguments: Sequence[str]) -> 
 
 
 def _overview() -> str:
-    lines = [f"  {name:9} {(inspect.getdoc(verb) or '').splitlines()[0]}\n" for name, verb in VERBS.items()]
-    debug = "With any command: --debug shows the traceback of an error.\n"
+    told = {name: (inspect.getdoc(verb) or "").splitlines()[0].partition(". ")[0] for name, verb in VERBS.items()}
+    lines = [f"  {name:9} {text.removesuffix(', e.g.').removesuffix('.')}\n" for name, text in told.items()]
+    debug = "With any command: --debug shows the traceback of an error. vidstill --version says which one this is.\n"
     return f"usage: vidstill COMMAND [--help] [--debug] …\n\n{''.join(lines)}\n{debug}"
 
 
