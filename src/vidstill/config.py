@@ -407,6 +407,21 @@ def _contradictions(run: Run) -> list[tuple[bool, str]]:
     ]
 
 
+# Runs that recipes start from, other than those of a recipe by itself, and the command that makes each.
+MADE_BY = {"motion": 'vidstill train demo --name motion --train.epochs 24 --augment.scale "[0.7, 1.0]"'}
+
+
+def missing_run(run: Run) -> str:
+    """Of the runs whose models this one starts or learns from, the first that is not there, with the command that makes
+    it, as an error message; nothing where all are there, or are files."""
+    for source in (run.model.weights, *run.distil.teacher, run.token_labels.annotator.weights):
+        name = Path(source or "").name
+        made = MADE_BY.get(name) or (f"vidstill train {name}" if name in recipe_names() else None)
+        if made and not os.path.exists(os.path.expanduser(str(source))):  # noqa: PTH110, PTH111 - without a home too
+            return f"{run.name} needs the run {source}, which is not there: make it with `{made}`, or name another"
+    return ""
+
+
 def recipe_names() -> list[str]:
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
