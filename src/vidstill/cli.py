@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from vidstill.config import ConfigError, recipe_names, resolve
+from vidstill.config import ConfigError, resolve
 from vidstill.files import atomic
 from vidstill.progress import progress as _progress
 from vidstill.terminal import UnforeseenError, closed_streams, foreseen, keep_traceback, one_line, plain, whole_output
@@ -323,13 +323,16 @@ def models(pattern: tyro.conf.Positional[str] = "*", *, page: Path | None = None
         _say(_shown(table, DETAILS))
 
 
-def recipes() -> None:
-    """List the shipped recipes; each file says what was published for it."""
-    from vidstill.config import RECIPES
+def recipes(pattern: tyro.conf.Positional[str] = "*") -> None:
+    """List the shipped recipes: what was published, and about what training them takes; docs/models.md says how it is
+    reckoned.
 
-    for name in recipe_names():
-        first = (RECIPES / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0]
-        sys.stdout.write(f"{name:36} {first.lstrip('# ')}\n")
+    Args:
+        pattern: a name or a shell pattern, e.g. "ucf101_*"
+    """
+    from vidstill.reporting.recipes import DETAILS, table
+
+    _say(_shown(table(pattern), DETAILS))
 
 
 def settings(pattern: tyro.conf.Positional[str] = "*") -> None:
@@ -435,14 +438,14 @@ def _overview() -> str:
 
 
 def _shown(columns: Mapping[str, Sequence[Any]], details: Sequence[str]) -> Any:
-    """Columns of cells as a table for the terminal, without `details` where that is too narrow."""
+    """Columns of cells as a table for the terminal, without as many of the `details` as it is too narrow for."""
     from rich.console import Console
     from rich.table import Table
 
     console, drawn = Console(), Table()
     unbounded = console.options.update(max_width=10_000)
-    for left_out in ((), details):
-        kept = {title: column for title, column in columns.items() if title not in left_out}
+    for left_out in range(len(details) + 1):
+        kept = {title: column for title, column in columns.items() if title not in details[:left_out]}
         drawn = Table(*kept, box=None, header_style="bold")
         drawn.columns[0].no_wrap = True
         for cells in zip(*kept.values(), strict=True):

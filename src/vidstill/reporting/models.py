@@ -7,6 +7,7 @@ from pathlib import Path
 
 from vidstill.files import atomic
 from vidstill.models.catalogue import CATALOGUE, configurations, matching
+from vidstill.reporting.recipes import table as trainings
 from vidstill.reporting.tables import Table, amount, text, to_markdown
 
 BEGIN, END = "<!-- vidstill models -->", "<!-- end -->"  # around what `write_page` puts into a page
@@ -59,6 +60,6 @@ def write_page(path: Path) -> None:
     _, end, after = rest.partition(END)
     if not (begin and end):
         raise ValueError(f"{path}: no place for the tables: it needs the lines {BEGIN} and {END}")
-    drawn = "\n\n".join(map(to_markdown, tables()))
+    drawn = "\n\n".join(map(to_markdown, [*tables(), trainings()]))
     with atomic(path) as file:
         file.write(f"{before}{begin}\n{drawn}\n\n{end}{after}".encode())
