@@ -55,7 +55,7 @@ def bare(path: Path, last: int) -> None:
 
 def needed(path: Path, plan: index.Plan, wanted: list[int]) -> None:
     with index.open_video(path) as (container, stream):
-        for number, _ in decode._planned(container, stream, plan, wanted):
+        for number, _ in decode._planned(plan, container, stream, wanted):
             if number == wanted[-1]:
                 return
 
@@ -83,7 +83,7 @@ def rescan(path: Path) -> None:
 
 
 def measure(path: Path, wanted: list[int], rounds: int) -> dict[str, float]:
-    info, plan = index.read_index(path)
+    info, plan, *_ = index.read_index(path)
     whole = decode.read_frames(path, wanted)
     if info.rotation == 0 and not (whole == np.stack(full(path, wanted))).all():
         raise ValueError("frames differ from a plain decode")
@@ -114,7 +114,7 @@ def main() -> None:
             files |= {path.name[-34:]: path for path in found}
         for name, path in files.items():
             try:
-                frames = index.probe(path).frames
+                frames = index.read_index(path).info.frames
                 start = min(frames // 4, max(0, frames - 61))
                 clips = {
                     "tsn8": sorted({int((i + 0.5) * frames / 8) for i in range(8)}),

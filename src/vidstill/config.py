@@ -46,6 +46,9 @@ class Data(Section):
     train: Path | None = Field(None, description="csv of the training videos")
     val: Path | None = Field(None, description="csv of the validation videos")
     test: Path | None = Field(None, description="csv of the test videos; the validation videos when absent")
+    fps: float | None = Field(
+        None, gt=0, le=1000, description="frames per second of frame folders; null: the data set's, else 25"
+    )
     classes: str | None = Field(None, description="class list: a shipped one by name (ucf101) or a file")
     multi_label: bool = Field(False, description="a video may have several classes: sigmoid scores, judged by mAP")
     splits: Path | None = Field(None, description="folder of the official split files (ucf101, hmdb51)")
@@ -134,8 +137,10 @@ class Clip(Section):
 class Augment(Section):
     """What training does to a clip. Probabilities are per clip."""
 
-    crop: Literal["resized", "scaled"] = Field(
-        "resized", description="a random share of the frame, or a window of clip.size in the frame at a random scale"
+    crop: Literal["resized", "scaled", "multiscale"] = Field(
+        "resized",
+        description="a random share of the frame; a window of clip.size in the frame at a random scale; a square of 1, "
+        "0.84, 0.71, 0.59 or 0.5 times the short side (Efficient-3DCNNs)",
     )
     scales: tuple[int, int] = Field((256, 320), description="scaled: least and largest short side, pixels")
     inverse_scales: bool = Field(False, description="scaled: 1 / side is what is uniform")

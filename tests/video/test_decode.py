@@ -539,7 +539,7 @@ def test_damage_that_only_a_decoder_with_a_past_notices(videos: Path) -> None:
         damaged[start.pos + 8 + rng.randrange(60, start.size)] ^= 1 << rng.randrange(8)
         path.write_bytes(damaged)
         index._scan.cache_clear()
-        planned += decode.read_index(path)[1] is not None
+        planned += decode.read_index(path).plan is not None
         truth = plain_decode(path)
         for number in (10, 11, 12, 14):
             assert (read_frames(path, [number])[0] == truth[number]).all()
@@ -568,8 +568,8 @@ def test_absurd_rates(average: Fraction | None, time_base: Fraction | None) -> N
 
 def test_pictures_of_another_size_than_stated(made: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """A box that fits what the file states is no mistake of the caller."""
-    info, plan = decode.read_index(made["vp8"])
-    monkeypatch.setattr(decode, "read_index", lambda path: (replace(info, width=1000), plan))
+    told = decode.read_index(made["vp8"])
+    monkeypatch.setattr(decode, "read_index", lambda path: told._replace(info=replace(told.info, width=1000)))
     with pytest.raises(VideoError, match=r"vp8\.webm: has pictures of 128x96 pixels: box"):
         read_frames(made["vp8"], [0], box=(0, 0, 900, 90), size=(32, 32))
     with pytest.raises(ValueError, match="leaves the frame") as caught:

@@ -59,7 +59,7 @@ def test_mutants_are_many_kinds(sources: list[Path], tmp_path: Path) -> None:
     for seed in range(40):
         path = mutant(sources, tmp_path, seed)
         try:
-            plans += read_index(path)[1] is not None
+            plans += read_index(path).plan is not None
             count_frames(path)
         except FramesMissing:
             damaged += 1
@@ -74,7 +74,7 @@ def test_the_comparison_notices(sources: list[Path], monkeypatch: pytest.MonkeyP
     assert not difference(path, random.Random(0))
     monkeypatch.setattr(decode, "_planned", lambda *args: ((k, f) for (k, _), (_, f) in pairs(*args)))
 
-    def pairs(container: object, stream: object, plan: object, numbers: list[int]) -> object:
+    def pairs(plan: object, container: object, stream: object, numbers: list[int]) -> object:
         frames = [(n, frame) for n, frame in enumerate(decode._plain(container, stream)) if n in numbers]
         return zip(frames, frames[1:] + frames[:1], strict=True)
 

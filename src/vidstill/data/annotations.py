@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence, Sized
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import KW_ONLY, dataclass, field
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,10 @@ from vidstill.data.division import group_parts, stratified_parts
 from vidstill.data.duplicates import File, identify, stat_all
 from vidstill.data.formats import read_listing
 from vidstill.data.lists import is_number, placed, split_labels
-from vidstill.data.rows import UNDIVIDED, Listing, Row, few, special
+from vidstill.data.rows import UNDIVIDED, Listing, Row, few, is_video_name, special
 from vidstill.labels import class_indices, class_names, shipped, spelling
+from vidstill.video.frame_folder import is_frame_folder
+from vidstill.video.source import ASSUMED_FPS, Video
 
 # File names (without suffix) of data sets that cut several videos out of one recording
 _SOURCES = [
@@ -39,7 +42,8 @@ _SOURCES = [
 class Sample:
     """One labelled video. `group` names its source: videos of one group must not be in two splits.
 
-    `more`: the classes that it has beside `label`, in multi-label data.
+    `more`: the classes that it has beside `label`, in multi-label data. `start` and `end`: the stretch of the file, in
+    seconds, that has the label (None: to its end). Of a frame folder: its rate, and how many frames a list says it has.
     """
 
     path: Path
@@ -47,6 +51,15 @@ class Sample:
     _: KW_ONLY
     group: str | None = None
     more: tuple[int, ...] = ()
+    start: float = 0.0
+    end: float | None = None
+    fps: float | None = None
+    frames: int | None = None
+
+    @property
+    def video(self) -> Video:
+        """What readers read."""
+        return Video(self.path, self.start, self.end, self.fps)
 
     @property
     def labels(self) -> tuple[int, ...]:
@@ -59,6 +72,9 @@ def multi_hot(samples: Sequence[Sample], classes: int) -> np.ndarray:
     for row, sample in zip(targets, samples, strict=True):
         row[list(sample.labels)] = 1
     return targets
+
+
+Rows = Mapping[Video, Row]  # what the list says of each
 
 
 @dataclass
@@ -103,20 +119,39 @@ def read_annotations(data: Data, seed: int = 0, known: Sequence[str] | None = No
     """
     listing = read_listing(data)
     classes, labels = _resolve_labels(listing, data, known)
+    rate, notes = data.fps or listing.fps, list(listing.notes)
+    if not rate and (folders := [row for rows in listing.rows.values() for row in rows if _is_folder(row)]):
+        notes.append(f"{len(folders)} frame folders without a rate: {ASSUMED_FPS:g} fps are assumed; set data.fps")
+        rate = ASSUMED_FPS
     splits = {
-        split: [Sample(row.path, labels[row][0], group=_group(row, data.group), more=labels[row][1:]) for row in rows]
+        split: [_sample(row, labels[row], _group(row, data.group), rate if _is_folder(row) else None) for row in rows]
         for split, rows in listing.rows.items()
         if rows
     }
+    rows = {
+        sample.video: row
+        for split, samples in splits.items()
+        for row, sample in zip(listing.rows[split], samples, strict=True)
+    }
     if UNDIVIDED in splits:
-        splits = _divide(listing.rows[UNDIVIDED], splits[UNDIVIDED], data, seed)
+        splits = _divide(splits[UNDIVIDED], rows, data, seed)
     if data.nested:
-        names = {row.path: row.name for rows in listing.rows.values() for row in rows}
-        splits = _nest(splits, names, data, seed)
+        splits = _nest(splits, rows, data, seed)
     if known is not None and classes != known:
         splits = _renumber(splits, classes, known)
         classes = list(known)
-    return Annotations(classes, splits, listing.notes, UNDIVIDED in listing.rows)
+    return Annotations(classes, splits, notes, UNDIVIDED in listing.rows)
+
+
+def _sample(row: Row, labels: tuple[int, ...], group: str | None, fps: float | None) -> Sample:
+    return Sample(
+        row.path, labels[0], group=group, more=labels[1:], start=row.start, end=row.end, fps=fps, frames=row.frames
+    )
+
+
+def _is_folder(row: Row) -> bool:
+    """Whether a folder of frames is meant; no file is looked up."""
+    return not is_video_name(row.path.name)
 
 
 def _resolve_labels(
@@ -258,20 +293,20 @@ def _group(row: Row, pattern: str | None) -> str | None:
     return "/".join(part for part in match.groups() if part) if match else None
 
 
-def _divide(rows: Sequence[Row], samples: Sequence[Sample], data: Data, seed: int) -> dict[str, list[Sample]]:
+def _divide(samples: Sequence[Sample], rows: Rows, data: Data, seed: int) -> dict[str, list[Sample]]:
     if data.fold > data.folds:
         raise ValueError(f"data.fold {data.fold}: there are only {data.folds} parts (data.folds)")
     labels = [sample.label for sample in samples]
     if data.split == "group":
         groups = [sample.group for sample in samples if sample.group]
         if len(groups) < len(samples):
-            nameless = next(row.name for row, sample in zip(rows, samples, strict=True) if not sample.group)
+            nameless = next(rows[sample.video].name for sample in samples if not sample.group)
             raise ValueError(
                 f"data.split group: no source is known for {nameless}; give data.group, a regular expression"
             )
         parts = group_parts(groups, labels, data.folds, seed)
     else:
-        parts = stratified_parts([row.name for row in rows], labels, data.folds, seed)
+        parts = _stratified(samples, rows, data.folds, seed)
     held_out = data.fold - 1
     if held_out not in parts:
         raise ValueError(f"data.fold {data.fold}: {len(samples)} videos leave this part empty; set data.folds lower")
@@ -281,7 +316,7 @@ def _divide(rows: Sequence[Row], samples: Sequence[Sample], data: Data, seed: in
     }
 
 
-def _nest(splits: dict[str, list[Sample]], names: dict[Path, str], data: Data, seed: int) -> dict[str, list[Sample]]:
+def _nest(splits: dict[str, list[Sample]], rows: Rows, data: Data, seed: int) -> dict[str, list[Sample]]:
     """Held-out videos for the test alone, and a part of the training videos, whole groups where they are known, to
     choose the epoch by."""
     if "val" in splits and "test" in splits:
@@ -293,12 +328,20 @@ def _nest(splits: dict[str, list[Sample]], names: dict[Path, str], data: Data, s
     if len(groups) == len(train) and len(set(groups)) >= data.folds:
         parts = group_parts(groups, labels, data.folds, seed)
     else:
-        parts = stratified_parts([names[sample.path] for sample in train], labels, data.folds, seed)
+        parts = _stratified(train, rows, data.folds, seed)
     return {
         "train": [sample for sample, part in zip(train, parts, strict=True) if part],
         "val": [sample for sample, part in zip(train, parts, strict=True) if not part],
         "test": splits.get("test") or splits["val"],
     }
+
+
+def _stratified(samples: Sequence[Sample], rows: Rows, folds: int, seed: int) -> list[int]:
+    """The part of each video; several stretches of a file go to one part."""
+    labels, files = [sample.label for sample in samples], [rows[sample.video].name for sample in samples]
+    if any(sample.video.is_stretch for sample in samples) and folds <= len(set(files)) < len(files):
+        return group_parts(files, labels, folds, seed)
+    return stratified_parts([rows[sample.video].key for sample in samples], labels, folds, seed)
 
 
 def find_problems(annotations: Annotations) -> list[Problem]:
@@ -321,6 +364,7 @@ def find_problems(annotations: Annotations) -> list[Problem]:
         *_contradictions(annotations, marks),
         *_shared_videos(splits, marks),
         *_repeated_videos(annotations, marks),
+        *_overlapping(splits),
         *_shared_groups(splits),
         *(Problem(note) for note in annotations.notes),
     ]
@@ -332,7 +376,11 @@ def _missing(splits: dict[str, list[Sample]], files: dict[Path, os.stat_result])
         missing = [sample.path for sample in samples if sample.path not in files]
         if missing:
             yield Problem(f"{split}: {_of(missing, samples, 'videos')} are missing: {few(missing)}", fatal=True)
-        kinds = [(sample.path, special(files[sample.path].st_mode)) for sample in samples if sample.path in files]
+        kinds = [
+            (path, special(files[path].st_mode))
+            for path in dict.fromkeys(sample.path for sample in samples)
+            if path in files and not is_frame_folder(path)
+        ]
         if wrong := [f"{path} is {kind}" for path, kind in kinds if kind]:
             yield Problem(f"{split}: {_of(wrong, samples, 'videos')} are no files to read: {few(wrong)}", fatal=True)
 
@@ -375,19 +423,27 @@ def _astray(annotations: Annotations) -> Iterable[Problem]:
 
 def _contradictions(annotations: Annotations, marks: dict[Path, File]) -> Iterable[Problem]:
     """Videos with different labels, in one split or in several, under one name or under several."""
-    labels: dict[Path | File, dict[frozenset[int], Sample]] = defaultdict(dict)
+    labels: dict[Shown, dict[frozenset[int], Sample]] = defaultdict(dict)
     for samples in annotations.splits.values():
         for sample in samples:
-            labels[marks.get(sample.path, sample.path)].setdefault(frozenset(sample.labels), sample)
+            labels[_shown(sample, marks)].setdefault(frozenset(sample.labels), sample)
     double = []
     for given in labels.values():
-        names: dict[Path, list[str]] = defaultdict(list)
+        names: dict[Video, list[str]] = defaultdict(list)
         for sample in given.values():
-            names[sample.path].append(class_text(annotations, sample))
+            names[sample.video].append(class_text(annotations, sample))
         if len(given) > 1:
-            double.append(" = ".join(f"{path} ({' and '.join(classes)})" for path, classes in names.items()))
+            double.append(" = ".join(f"{video} ({' and '.join(classes)})" for video, classes in names.items()))
     if double:
         yield Problem(f"{len(double)} videos are listed with different labels: {few(double)}")
+
+
+Shown = tuple[Path | File, float, float | None]
+
+
+def _shown(sample: Sample, marks: dict[Path, File]) -> Shown:
+    """Equal for what shows the same, under whatever name."""
+    return marks.get(sample.path, sample.path), sample.start, sample.end
 
 
 def _shared_videos(splits: dict[str, list[Sample]], marks: dict[Path, File]) -> Iterable[Problem]:
@@ -404,16 +460,33 @@ def _shared_videos(splits: dict[str, list[Sample]], marks: dict[Path, File]) -> 
 def _repeated_videos(annotations: Annotations, marks: dict[Path, File]) -> Iterable[Problem]:
     """Videos that a split has twice with the same labels: another division would put them into two splits."""
     for split, samples in annotations.splits.items():
-        first: dict[tuple[Path | File, frozenset[int]], Path] = {}
+        first: dict[tuple[Shown, frozenset[int]], Video] = {}
         repeated = []
         for sample in samples:
-            other = first.setdefault((marks.get(sample.path, sample.path), frozenset(sample.labels)), sample.path)
-            if other != sample.path:
-                repeated.append(f"{sample.path} = {other}")
+            other = first.setdefault((_shown(sample, marks), frozenset(sample.labels)), sample.video)
+            if other != sample.video:
+                repeated.append(f"{sample.video} = {other}")
         if repeated:
             yield Problem(
                 f"{split}: {_of(repeated, samples, 'videos')} are copies of others in {split}: {few(repeated)}"
             )
+
+
+def _overlapping(splits: dict[str, list[Sample]]) -> Iterable[Problem]:
+    """Stretches of one file that share more than a frame or two: a clip of the one shows the other."""
+    for split, samples in splits.items():
+        of_file: dict[Path, list[Sample]] = defaultdict(list)
+        for sample in samples:
+            if sample.video.is_stretch:
+                of_file[sample.path].append(sample)
+        pairs = []
+        for stretches in of_file.values():
+            ordered = sorted(stretches, key=lambda sample: sample.start)
+            for one, following in pairwise(ordered):
+                if following.start < (math.inf if one.end is None else one.end) - 0.1:
+                    pairs.append(f"{one.video} and {following.video}")
+        if pairs:
+            yield Problem(f"{split}: {len(pairs)} pairs of stretches overlap: {few(pairs)}")
 
 
 def _shared_groups(splits: dict[str, list[Sample]]) -> Iterable[Problem]:

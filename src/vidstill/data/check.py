@@ -15,9 +15,11 @@ from vidstill.data.rows import special
 from vidstill.data.sampling import Timing, frames_needed
 from vidstill.files import write_csv
 from vidstill.video.decode import FramesMissing, VideoError, count_frames, probe
+from vidstill.video.frame_folder import is_frame_folder
 from vidstill.video.index import open_video, packets
+from vidstill.video.source import ASSUMED_FPS, Video
 
-Kind = Literal["broken", "damaged", "differs", "short", "harmless"]  # the most serious first
+Kind = Literal["broken", "damaged", "differs", "beyond", "short", "harmless"]  # the most serious first
 Verdict = tuple[Kind, float, str]  # with how much is left, so that the worst of a kind comes first
 
 _MEANING: dict[Kind, str] = {
@@ -25,10 +27,13 @@ _MEANING: dict[Kind, str] = {
     "damaged": "the decode ends in an error, training takes the frames before it; get them anew",
     "differs": "far from the declared number of frames, as where a copy was broken off or files were joined; look at "
     "them, get them anew",
+    "beyond": "stretches that end after their video, training takes what is there; are the times in seconds, of this "
+    "very file?",
     "short": "fewer frames than a clip takes, so that some repeat; where most are short lower clip.frames or "
     "clip.interval",
     "harmless": "a frame or two more or less than declared, a habit of some encoders; nothing to do",
 }
+_BEYOND = 0.5  # seconds by which lists round up
 _HABIT = 2  # frames by which encoders miscount: the delay of B-frames, placeholders in packed bitstreams
 
 # What a file may take: even slow codecs decode a megabyte in a second
@@ -38,8 +43,8 @@ _SECONDS, _SECONDS_PER_MB = 60.0, 5.0
 @dataclass(frozen=True)
 class Finding:
     """A video of which not one frame decodes (`broken`), whose decode ends in an error (`damaged`), that has many
-    frames less or more than its container declares (`differs`), fewer than a clip takes (`short`), or one or two less
-    or more than declared (`harmless`)."""
+    frames less or more than its container or list declares (`differs`), ends before its stretch does (`beyond`), has
+    fewer than a clip takes (`short`), or one or two less or more than declared (`harmless`)."""
 
     sample: Sample
     kind: Kind
@@ -66,7 +71,7 @@ class Checked:
         lines += [f"{'error' if problem.fatal else 'warning'}: {problem}" for problem in self.problems]
         for kind, meaning in _MEANING.items():
             if found := [finding for finding in self.findings if finding.kind == kind]:
-                worst = "" if kind == "harmless" else f". The worst is {found[0].sample.path}: {found[0].reason}"
+                worst = "" if kind == "harmless" else f". The worst is {found[0].sample.video}: {found[0].reason}"
                 lines.append(f"{kind}: {len(found)} video{'s' * (len(found) > 1)}: {meaning}{worst}")
         if not self.problems and all(finding.kind == "harmless" for finding in self.findings):
             lines.append("every video decodes, nothing is suspicious")
@@ -102,7 +107,9 @@ def check(
 
     A file that hangs or kills its decoder is broken; the rest goes on. `progress` gets (done, total).
     """
-    samples = {sample.path: sample for split in annotations.splits.values() for sample in split}
+    samples: dict[Path, dict[Video, Sample]] = {}
+    for sample in (sample for split in annotations.splits.values() for sample in split):
+        samples.setdefault(sample.path, {})[sample.video] = sample
     paths = list(samples)
     limits = [_SECONDS + _SECONDS_PER_MB * _megabytes(path) for path in paths]
     found: list[tuple[int, float, int, Finding]] = []
@@ -110,13 +117,14 @@ def check(
     outcomes = isolated(_decode, paths, limits, workers or _cores())
     for done, (position, outcome) in enumerate(outcomes, 1):
         path = paths[position]
-        if isinstance(outcome, Lost):
-            verdict: Verdict | None = ("broken", 0.0, outcome.reason.removeprefix(f"{path}: "))
-        else:
-            verdict = _judge(outcome, clip)
-        if verdict:
-            kind, rest, reason = verdict
-            found.append((order.index(kind), rest, position, Finding(samples[path], kind, reason)))
+        for sample in samples[path].values():
+            if isinstance(outcome, Lost):
+                verdict: Verdict | None = ("broken", 0.0, outcome.reason.removeprefix(f"{path}: "))
+            else:
+                verdict = _judge(outcome, clip, sample)
+            if verdict:
+                kind, rest, reason = verdict
+                found.append((order.index(kind), rest, position, Finding(sample, kind, reason)))
         progress(done, len(paths))
     return [finding for *_, finding in sorted(found, key=lambda entry: entry[:3])]
 
@@ -124,13 +132,13 @@ def check(
 def write_findings(annotations: Annotations, findings: Sequence[Finding], path: Path) -> None:
     """A csv with the columns path, label (class names), problem, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    rows = [(f.sample.path, class_text(annotations, f.sample), f"{f.kind}: {f.reason}") for f in findings]
+    rows = [(f.sample.video, class_text(annotations, f.sample), f"{f.kind}: {f.reason}") for f in findings]
     write_csv(path, [("path", "label", "problem"), *rows])
 
 
 class _Decoded(NamedTuple):
     """Frames that the container declares (its packets, where it declares none) and means to be shown, frames that
-    decode, what ended the decode ("": the end), and the declared frame rate."""
+    decode, what ended the decode ("": the end), and the declared frame rate (0: a frame folder's)."""
 
     declared: int
     frames: int
@@ -139,6 +147,12 @@ class _Decoded(NamedTuple):
 
 
 def _decode(path: Path) -> _Decoded:
+    if is_frame_folder(path):
+        info = probe(path)
+        try:
+            return _Decoded(info.frames, count_frames(path), "", 0.0)
+        except FramesMissing as missing:
+            return _Decoded(info.frames, missing.available, str(missing).removeprefix(f"{path}/"), 0.0)
     if path.exists() and (kind := special(path.stat().st_mode)):
         raise VideoError(f"is {kind}, no video file")
     with open_video(path) as (_, stream):
@@ -153,17 +167,23 @@ def _decode(path: Path) -> _Decoded:
     return _Decoded(declared, frames, damage, fps)
 
 
-def _judge(found: _Decoded, clip: Clip) -> Verdict | None:
+def _judge(found: _Decoded, clip: Clip, sample: Sample) -> Verdict | None:
     declared, frames, damage, fps = found
-    needed = frames_needed(clip, Timing(fps))
+    declared, fps = sample.frames or declared, fps or sample.fps or ASSUMED_FPS
+    needed, seconds = frames_needed(clip, Timing(fps)), frames / fps
     rest = frames / max(1, declared)
     counts = f"{frames} frames decode, {declared} are declared"
     if damage:
         return "damaged", rest, f"{frames} of {declared} frames decode: {damage.partition(': ')[2] or damage}"
     if abs(frames - declared) > _HABIT:
         return "differs", rest, counts
-    if frames < needed:
-        return "short", float(frames), f"{frames} frames, a clip takes {needed}"
+    if sample.start >= seconds:
+        return "broken", 0.0, f"the stretch begins at {sample.start:g} s, the video ends after {seconds:.2f} s"
+    if sample.end is not None and sample.end > seconds + _BEYOND:
+        return "beyond", seconds - sample.end, f"the stretch ends at {sample.end:g} s, the video after {seconds:.2f} s"
+    shown = frames - round(sample.start * fps) if sample.end is None else round((sample.end - sample.start) * fps)
+    if shown < needed:
+        return "short", float(shown), f"{shown} frames, a clip takes {needed}"
     if frames != declared:
         return "harmless", rest, counts
     return None

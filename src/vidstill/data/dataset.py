@@ -85,13 +85,13 @@ class TrainClips(Dataset[Any]):
         if self.full_size and clip.size != self.full_size:
             augment = augment.model_copy(update={"scales": jitter_scales(augment, clip.size, self.full_size)})
         for _ in range(replacements + 1):
-            path = self.samples[index].path
+            video = self.samples[index].video
             try:
-                return train_clip(path, clip, augment, rng, formats), index
+                return train_clip(video, clip, augment, rng, formats), index
             except VideoError as error:
                 if self.on_error == "raise":
                     raise
-                unreadable.append((str(path), str(error)))
+                unreadable.append((str(video), str(error)))
                 index = int(rng.randint(len(self.samples)))
         if replacements:
             raise VideoError(

@@ -8,18 +8,11 @@ from typing import NamedTuple
 
 from vidstill.config import Data
 from vidstill.data.lists import base, list_files, read_rows
-from vidstill.data.official import (
-    HMDB51,
-    JESTER,
-    UCF101,
-    has_kinetics,
-    is_kinetics,
-    lists_folder,
-    read_hmdb51,
-    read_jester,
-    read_kinetics,
-    read_ucf101,
-)
+from vidstill.data.official.finding import lists_folder
+from vidstill.data.official.hmdb51 import HMDB51, read_hmdb51
+from vidstill.data.official.jester import JESTER, read_jester
+from vidstill.data.official.kinetics import has_kinetics, is_kinetics, read_kinetics
+from vidstill.data.official.ucf101 import UCF101, read_ucf101
 from vidstill.data.rows import (
     UNDIVIDED,
     Listing,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vidstill.config import Data
-from vidstill.data.rows import SPLITS, UNDIVIDED, VIDEO_SUFFIXES, Row
+from vidstill.data.rows import SPLITS, UNDIVIDED, VIDEO_SUFFIXES, Row, is_video_name
 from vidstill.files import from_text
 from vidstill.labels import read_text
 
@@ -20,6 +20,9 @@ _PATH_WORDS = {"path", "video", "videopath", "videoname", "filename", "file", "f
 _LABEL_WORDS = {
     "label", "labels", "class", "classid", "classname", "labelid", "category", "action", "target", "directorynumber",
 }  # fmt: skip
+_START_WORDS, _END_WORDS = (
+    (word, f"time{word}", f"{word}time", f"t{word}", f"{word}seconds", f"{word}sec") for word in ("start", "end")
+)
 _SUFFIX = "|".join(suffix[1:] for suffix in VIDEO_SUFFIXES)
 _SPACED = re.compile(rf".*\.(?:{_SUFFIX})([ \t])\s*(?!.*\.(?:{_SUFFIX})\b)[^\s,;].*", re.IGNORECASE)
 
@@ -29,12 +32,17 @@ class Entry(NamedTuple):
     name: str
     label: str
     group: str | None = None
+    start: float = 0.0
+    end: float | None = None
+    frames: int | None = None
 
 
 class Columns(NamedTuple):
     path: int
     label: int
     group: int | None = None
+    start: int | None = None
+    end: int | None = None
 
 
 def base(data: Data) -> Path:
@@ -74,13 +82,17 @@ def read_rows(path: Path, root: Path) -> list[Row]:
     Paths are relative to `root`. Several labels of a video are one text that `split_labels` understands. Raises
     ValueError that names the file and the line.
     """
-    entries = _from_json(path) if path.suffix.lower() == ".json" else _from_csv(path)
+    entries = list(_from_json(path) if path.suffix.lower() == ".json" else _from_csv(path))
     rows = []
     for entry in entries:
         name, label = entry.name.strip().replace("\\", "/"), entry.label.strip()
         if not name or not label:
             raise ValueError(f"{path} line {entry.line}: the {'label' if name else 'path'} is empty")
-        rows.append(Row(root / name, name, label, path, line=entry.line, group=(entry.group or "").strip() or None))
+        group = (entry.group or "").strip() or None
+        rows.append(
+            Row(root / name, name, label, path, line=entry.line, group=group,
+                start=entry.start, end=entry.end, frames=entry.frames)
+        )  # fmt: skip
     if not rows:
         raise ValueError(f"{path}: lists no video")
     return rows
@@ -117,17 +129,56 @@ def _from_csv(path: Path) -> Iterator[Entry]:
     separator = _separator(lines)
     table = list(_table(path, lines, separator))
     columns = _columns(table)
-    width = len(table.pop(0)[1]) if columns else 0
+    if columns is None:
+        plain = [Entry(line, *_path_and_label(fields, separator, f"{path} line {line}")) for line, fields in table]
+        yield from _with_counts(plain) if separator == " " else plain
+        return
+    width = len(table.pop(0)[1])
     for line, fields in table:
-        if columns is None:
-            yield Entry(line, *_path_and_label(fields, separator, f"{path} line {line}"))
-        elif len(fields) != width:
+        if len(fields) != width:
             raise ValueError(
                 f"{path} line {line}: {len(fields)} fields, the header has {width}: quote what holds a comma"
             )
-        else:
-            group = None if columns.group is None else fields[columns.group]
-            yield Entry(line, fields[columns.path], fields[columns.label], group)
+        group = None if columns.group is None else fields[columns.group]
+        start, end = (
+            None if column is None else read_seconds(fields[column], f"{path} line {line}")
+            for column in (columns.start, columns.end)
+        )
+        check_stretch(start, end, f"{path} line {line}")
+        yield Entry(line, fields[columns.path], fields[columns.label], group, start or 0.0, end)
+
+
+def _with_counts(entries: list[Entry]) -> list[Entry]:
+    """Of a list `folder frames label` (OpenMMLab's rawframe lists, GKD's): how many frames are in each folder.
+
+    That it is one is seen by every line: a folder, not a file, and two numbers or more.
+    """
+    found = [re.fullmatch(r"(.+?)\s+(\d+)((?:\s+\d+)*)", f"{entry.name} {entry.label}") for entry in entries]
+    if any(line is None or not line[3] or is_video_name(line[1]) for line in found):
+        return entries
+    return [
+        entry._replace(name=line[1], frames=int(line[2]), label=",".join(line[3].split()))
+        for entry, line in zip(entries, found, strict=True)
+        if line
+    ]
+
+
+def read_seconds(text: str, where: str) -> float | None:
+    """`12.5`, `0:12.5` or `1:02:03.4`; None where nothing stands. Raises ValueError."""
+    if not text.strip():
+        return None
+    if not re.fullmatch(r"\d+(?:\.\d*)?|(?:\d+:)?\d+:[0-5]?\d(?:\.\d*)?", text.strip()):
+        raise ValueError(f"{where}: {text.strip()!r} is no time: give seconds (12.5) or h:mm:ss.ff")
+    seconds = 0.0
+    for part in text.strip().split(":"):
+        seconds = 60 * seconds + float(part)
+    return seconds
+
+
+def check_stretch(start: float | None, end: float | None, where: str) -> None:
+    """Raises ValueError for one that ends before it starts."""
+    if end is not None and end <= (start or 0.0):
+        raise ValueError(f"{where}: a stretch from {start or 0:g} to {end:g} s: the end must come after the start")
 
 
 def _separator(lines: list[str]) -> str:
@@ -167,7 +218,11 @@ def _columns(table: list[tuple[int, list[str]]]) -> Columns | None:
     paths = [column for column, word in enumerate(words) if word in _PATH_WORDS]
     labels = [column for column, word in enumerate(words) if word in _LABEL_WORDS]
     if paths and labels:
-        return Columns(paths[0], labels[0], words.index("group") if "group" in words else None)
+        group, start, end = (
+            next((words.index(word) for word in known if word in words), None)
+            for known in (("group",), _START_WORDS, _END_WORDS)
+        )
+        return Columns(paths[0], labels[0], group, start, end)
     numbered = bool(rest) and all(len(fields) == 2 and is_number(fields[1]) for fields in rest)
     if numbered and len(first) == 2 and not is_number(first[1]) and not Path(first[0]).suffix:
         return Columns(0, 1)

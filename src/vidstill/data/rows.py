@@ -8,6 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 
+from vidstill.video.frame_folder import is_frame_folder
+from vidstill.video.source import Video
+
 SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validate", "validation", "dev"), "val"),
@@ -23,7 +26,11 @@ _SPECIAL = {stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket", stat.S_IFDI
 
 @dataclass(frozen=True)
 class Row:
-    """One labelled video: `name` is its path and `label` its class as written; `line` 0 stands for a folder."""
+    """One labelled video: `name` is its path and `label` its class as written; `line` 0 stands for a folder.
+
+    `start` and `end`: the stretch of it, in seconds, that has the label (None: to its end). `frames` is how many frames
+    the list says that a folder has.
+    """
 
     path: Path
     name: str
@@ -32,6 +39,14 @@ class Row:
     _: KW_ONLY
     line: int = 0
     group: str | None = None
+    start: float = 0.0
+    end: float | None = None
+    frames: int | None = None
+
+    @property
+    def key(self) -> str:
+        """Of no other row with the same label; the same on every machine."""
+        return str(Video(Path(self.name), self.start, self.end)) if self.start or self.end is not None else self.name
 
     @property
     def where(self) -> str:
@@ -43,7 +58,7 @@ class Listing:
     """Rows by split (`all`: not divided). `classes` are those the format itself names, None where the rows alone tell.
 
     `named`: labels are names even where they look like numbers. `notes` are for the person who owns the data;
-    `left_out` is what `walk` could not use.
+    `left_out` is what `walk` could not use. `fps` is the rate of the data set's frame folders, where it is known.
     """
 
     rows: dict[str, list[Row]]
@@ -52,16 +67,21 @@ class Listing:
     named: bool = True
     notes: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    fps: float | None = None
 
 
 def folders_in(top: Path) -> list[Path]:
-    """Its folders by name, but hidden ones and those of archives (`__MACOSX`)."""
-    return [Path(entry.path) for entry in _entries(top) if _is_folder(entry)]
+    """Its folders by name, but hidden ones, those of archives (`__MACOSX`) and those of frames, which are videos."""
+    return [Path(entry.path) for entry in _entries(top) if _is_folder(entry) and not is_frame_folder(entry.path)]
 
 
 def videos_in(folder: Path) -> list[Path]:
-    """The videos that lie directly in it, by name."""
-    return [Path(entry.path) for entry in _entries(folder) if _is_video(entry.name) and not _special(entry)]
+    """The videos that lie directly in it, files and folders of frames, by name."""
+    return [
+        Path(entry.path)
+        for entry in _entries(folder)
+        if (is_video_name(entry.name) and not _special(entry)) or (_is_folder(entry) and is_frame_folder(entry.path))
+    ]
 
 
 def class_folders(top: Path) -> list[Path]:
@@ -83,7 +103,8 @@ def split_folders(root: Path) -> dict[str, Path]:
 
 
 def walk(root: Path, left_out: list[str] | None = None) -> Iterator[Path]:
-    """Every video at any depth, in order of names, but for hidden folders. Links are followed, into no folder twice.
+    """Every video at any depth, file or folder of frames, in order of names, but for hidden folders. Links are
+    followed, into no folder twice.
 
     `left_out` gets a line for each folder that cannot be read, and for each pipe, socket or device named as a video.
     """
@@ -96,13 +117,21 @@ def walk(root: Path, left_out: list[str] | None = None) -> Iterator[Path]:
         if real in seen:
             continue
         seen.add(real)
+        if is_frame_folder(folder):
+            yield folder
+            continue
         entries = _entries(folder, left_out)
         for entry in entries:
-            if _is_video(entry.name) and not (special := _special(entry)):
+            if is_video_name(entry.name) and not (special := _special(entry)):
                 yield Path(entry.path)
-            elif _is_video(entry.name) and not _is_folder(entry):
+            elif is_video_name(entry.name) and not _is_folder(entry):
                 left_out.append(f"{entry.path} is {special}")
         waiting += [Path(entry.path) for entry in reversed(entries) if _is_folder(entry)]
+
+
+def stem(path: Path) -> str:
+    """The name of a video without its suffix; that of a folder of frames, which may have dots."""
+    return path.stem if is_video_name(path.name) else path.name
 
 
 def special(mode: int) -> str:
@@ -138,5 +167,6 @@ def _special(entry: os.DirEntry[str]) -> str:
         return ""
 
 
-def _is_video(name: str) -> bool:
+def is_video_name(name: str) -> bool:
+    """Whether a file is called as videos are."""
     return os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES and not name.startswith(".")  # noqa: PTH122 - 10 x faster

@@ -6,7 +6,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from math import ceil
-from pathlib import Path
 from typing import Literal
 
 import cv2
@@ -19,7 +18,7 @@ from torch.nn import functional as F
 from vidstill.config import Clip
 from vidstill.data.blending import Box
 from vidstill.data.sampling import Timing, clips_that_fit, test_indices
-from vidstill.video.decode import FramesMissing, VideoInfo, probe, read_frames
+from vidstill.video.decode import FramesMissing, Source, VideoInfo, probe, read_frames
 from vidstill.video.pixels import short_side_size
 
 Rounding = Literal["down", "up", "even"]
@@ -77,7 +76,7 @@ class Views:
 
 
 def read_views(
-    path: str | Path,
+    path: Source,
     clip: Clip,
     clips: int | None = None,
     crops: int = 1,
@@ -103,7 +102,7 @@ def read_views(
 
 
 def test_clips(
-    path: str | Path,
+    path: Source,
     clip: Clip,
     clips: int,
     crops: int,
@@ -195,7 +194,7 @@ def view_boxes(height: int, width: int, size: int, crops: int, middle: Rounding 
 
 
 def _read_views(
-    path: str | Path,
+    path: Source,
     info: VideoInfo,
     frames: int,
     clip: Clip,

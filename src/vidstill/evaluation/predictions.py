@@ -23,6 +23,7 @@ from vidstill.evaluation.metrics import (
     weakest_first,
 )  # fmt: skip
 from vidstill.files import read_csv, write_csv
+from vidstill.video.source import Video
 
 # Of predictions.csv; the classes follow. Of multi-label data the second one is "labels", with a ; between classes
 COLUMNS = ["path", "label", "predicted", "score"]
@@ -116,7 +117,7 @@ def write_predictions(path: Path, evaluation: Evaluation) -> None:
     for sample, scores in zip(evaluation.samples, evaluation.probabilities.astype(np.float32), strict=True):
         best, digits = int(scores.argmax()), scores.astype(str)  # the shortest digits that read back as the same number
         labels = ";".join(names[label] for label in sample.labels)
-        rows.append([sample.path, labels, names[best], digits[best], *digits])
+        rows.append([sample.video, labels, names[best], digits[best], *digits])
     write_csv(path, rows)
 
 
@@ -130,7 +131,11 @@ def read_predictions(path: Path) -> Evaluation:
             raise ValueError(f"its columns are {', '.join(header)[:80]}")
         index = {name: number for number, name in enumerate(names)}
         labels = [[index[name] for name in (row[1].split(";") if multi_label else [row[1]])] for row in rows]
-        samples = [Sample(Path(row[0]), own[0], more=tuple(own[1:])) for row, own in zip(rows, labels, strict=True)]
+        videos = [Video.parse(row[0]) for row in rows]
+        samples = [
+            Sample(video.path, own[0], more=tuple(own[1:]), start=video.start, end=video.end)
+            for video, own in zip(videos, labels, strict=True)
+        ]
         scores = np.array([row[4:] for row in rows], dtype=np.float32).reshape(len(rows), len(names))
     except (KeyError, IndexError, ValueError, csv.Error) as error:
         raise ValueError(
@@ -148,15 +153,15 @@ def ensemble(parts: Sequence[Evaluation], weights: Sequence[float] | None = None
     if len(weights) != len(parts) or not sum(weights) > 0:
         raise ValueError(f"{len(weights)} weights for {len(parts)} predictions: give one each, of a positive sum")
     first = parts[0]
-    place = {sample.path: number for number, sample in enumerate(first.samples)}
+    place = {sample.video: number for number, sample in enumerate(first.samples)}
     total = np.zeros(first.probabilities.shape)
     for number, (part, weight) in enumerate(zip(parts, weights, strict=True), 1):
         if part.classes != first.classes:
             raise ValueError(f"predictions {number} are of other classes than the first: only the same can be averaged")
-        labels, others = ({s.path: s.labels for s in each.samples} for each in (first, part))
+        labels, others = ({s.video: s.labels for s in each.samples} for each in (first, part))
         if labels != others or part.multi_label != first.multi_label:
             raise ValueError(
                 f"predictions {number} are of other videos or labels than the first: test on the same list"
             )
-        total[[place[sample.path] for sample in part.samples]] += weight * part.probabilities
+        total[[place[sample.video] for sample in part.samples]] += weight * part.probabilities
     return dataclasses.replace(first, probabilities=(total / sum(weights)).astype(np.float32), unreadable=[])

@@ -44,7 +44,7 @@ class TestViews(Dataset[dict[str, Any]]):
         for index in indices:
             rng = None if self.seed is None else np.random.RandomState(sample_seed(self.seed, index))
             try:
-                read[index] = read_views(self.samples[index].path, self.clip, self.clips, self.crops, rng, self.side)
+                read[index] = read_views(self.samples[index].video, self.clip, self.clips, self.crops, rng, self.side)
             except VideoError as error:
                 unreadable.append((index, str(error)))
         return {"index": list(read), "views": list(read.values()), "unreadable": unreadable}
@@ -121,7 +121,7 @@ def evaluate(
         engine.classes or [str(number) for number in range(len(scores[kept[0]]))],
         [samples[index] for index in kept],
         np.stack([scores[index] for index in kept]),
-        [(str(samples[index].path), reasons[index]) for index in sorted(reasons)],
+        [(str(samples[index].video), reasons[index]) for index in sorted(reasons)],
         multi_label,
     )
 

@@ -14,7 +14,8 @@ import numpy as np
 from vidstill.data.rows import walk
 from vidstill.data.sampling import Timing
 from vidstill.inference.live import Live, is_live, never_waits
-from vidstill.video.decode import Frame, VideoError, iter_frames, probe
+from vidstill.video.decode import Frame, Video, VideoError, iter_frames, probe
+from vidstill.video.frame_folder import is_frame_folder
 
 Source = str | Path | np.ndarray
 
@@ -39,8 +40,9 @@ class Stream:
 def open_stream(
     source: Source, *, fps: float | None = None, short_side: int | None = None, measure: bool = True
 ) -> Stream:
-    """The stream of a file, URL or camera ("camera:0"), its frames resized to `short_side` where it is given; or of an
-    array uint8 (T,H,W,3) with its `fps`. `measure`: the rate of a live source is wanted, from its first frames.
+    """The stream of a file, URL or camera ("camera:0"), its frames resized to `short_side` where it is given; of a
+    frame folder or an array uint8 (T,H,W,3) with its `fps`. `measure`: the rate of a live source is wanted, from its
+    first frames.
 
     Raises VideoError where nothing can be read, ValueError for another array.
     """
@@ -48,8 +50,9 @@ def open_stream(
         return _array_stream(source, fps)
     name = str(source)
     if not is_live(name):
-        info = probe(source)
-        frames = iter_frames(source, short_side=short_side)
+        video = Video(Path(name), fps=fps) if is_frame_folder(name) else source
+        info = probe(video)
+        frames = iter_frames(video, short_side=short_side)
         return Stream(name, frames, Timing(info.fps, info.ticks), info.seconds)
     arriving = iter_frames(source, short_side=short_side)
     live = Live(arriving) if never_waits(name) else None
@@ -66,7 +69,7 @@ def find_sources(source: str | Path) -> list[str]:
         found = [str(path) for path in walk(Path(text))]
     else:
         matching = glob.glob(text, recursive=True)  # noqa: PTH207 - Path.glob takes no absolute patterns
-        found = sorted(path for path in matching if Path(path).is_file())
+        found = sorted(path for path in matching if Path(path).is_file() or is_frame_folder(path))
     if not found:
         raise VideoError(f"{text}: no such video, and no folder or pattern that holds one")
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -21,7 +22,7 @@ from vidstill.evaluation.metrics import (
 from vidstill.evaluation.predictions import Evaluation
 from vidstill.reporting.charts import NAMED, confusion_chart, data_uri, reliability_chart
 from vidstill.reporting.page import Tile
-from vidstill.video.decode import FramesMissing, VideoError, probe, read_frames
+from vidstill.video.decode import FramesMissing, Video, VideoError, probe, read_frames
 
 MISTAKES, FRAMES, FRAME_SIDE = 12, 4, 112
 CONFUSIONS = 12  # pairs of classes listed beside the matrix
@@ -131,12 +132,13 @@ def _mistakes(scored: Evaluation) -> str:
         return ""
     cards = []
     for n in wrong:
-        path, labels = scored.samples[n].path, scored.samples[n].labels
+        video, labels = scored.samples[n].video, scored.samples[n].labels
+        shown = str(dataclasses.replace(video, path=Path(*video.path.parts[-3:])))
         truth = ", ".join(f"{escape(scored.classes[true])} {scored.probabilities[n, true]:.0%}" for true in labels)
         cards.append(
-            f'<div class="card mistake">{_frames(path)}<div>Said <b>{escape(scored.classes[said[n]])}</b> '
+            f'<div class="card mistake">{_frames(video)}<div>Said <b>{escape(scored.classes[said[n]])}</b> '
             f"{sure[n]:.0%}, is {truth}</div>"
-            f"<small>{escape(str(Path(*path.parts[-3:])))}</small></div>"
+            f"<small>{escape(shown)}</small></div>"
         )
     return (
         "<h2>Surest mistakes</h2><p>Wrong answers with the highest scores: the label may be wrong too.</p>"
@@ -144,23 +146,23 @@ def _mistakes(scored: Evaluation) -> str:
     )
 
 
-def _frames(path: Path) -> str:
+def _frames(video: Video) -> str:
     """A few frames of a video side by side."""
     try:
-        count = probe(path).frames
+        count = probe(video).frames
         try:
-            frames = _evenly(path, count)
+            frames = _evenly(video, count)
         except FramesMissing as missing:
-            frames = _evenly(path, max(1, missing.available))
+            frames = _evenly(video, max(1, missing.available))
     except VideoError:
         return '<div class="frames missing">the video cannot be read any more</div>'
     images = (f'<img alt="" src="{data_uri(Image.fromarray(frame), "JPEG")}">' for frame in frames)
     return f'<div class="frames">{"".join(images)}</div>'
 
 
-def _evenly(path: Path, count: int) -> np.ndarray:
+def _evenly(video: Video, count: int) -> np.ndarray:
     middles = (np.arange(FRAMES) + 0.5) / FRAMES * count
-    return read_frames(path, middles.astype(np.int64), short_side=FRAME_SIDE)
+    return read_frames(video, middles.astype(np.int64), short_side=FRAME_SIDE)
 
 
 def _calibration(scored: Evaluation, metrics: Metrics) -> str:

@@ -117,7 +117,7 @@ class Recognition:
 
     def _logit_cache(self, folder: Path, teachers: Sequence[Teacher], iterations: int) -> LogitCache:
         run, settings = self.run, self.run.distil
-        samples = repr([(str(sample.path), sample.label) for sample in self.splits["train"]]).encode()
+        samples = repr([(str(sample.video), sample.label) for sample in self.splits["train"]]).encode()
         identity = {
             "seed": run.seed, "videos": hashlib.sha256(samples).hexdigest()[:16], "processes": self.fabric.world_size,
             "teachers": [teacher.sha256 for teacher in teachers], "shares": settings.teacher_weights,
@@ -180,5 +180,5 @@ def _typical_seconds(samples: Sequence[Sample]) -> float | None:
     lengths = []
     for sample in samples[:: max(1, len(samples) // 50)]:
         with contextlib.suppress(VideoError):
-            lengths.append(probe(sample.path).seconds)
+            lengths.append(probe(sample.video).seconds)
     return round(statistics.median(lengths), 3) if lengths else None

@@ -17,7 +17,8 @@ from av.error import FFmpegError
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from vidstill.files import partial_beside
-from vidstill.video.index import VideoError, reason
+from vidstill.video.index import reason
+from vidstill.video.source import VideoError
 
 
 class VideoWriter:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
-from typing import Any
-from urllib.request import url2pathname
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
@@ -19,8 +17,7 @@ from av.stream import Disposition
 
 from vidstill.video.pixels import UPRIGHT, Orientation, orientation
 from vidstill.video.plan import Plan, Trial
-
-Source = str | os.PathLike[str]
+from vidstill.video.source import File, VideoError, VideoInfo, local
 
 # Containers and raw streams of video that need no other file than themselves: so no playlists (hls, dash, concat), no
 # descriptions of sessions (sdp), no patterns of picture files (image2), no formats of several files (vobsub, mlv) and
@@ -48,38 +45,6 @@ MOST_PIXELS = 8192 * 8192
 _SLOWEST, _FASTEST = 1e-4, 1e5
 
 
-class VideoError(ValueError):
-    """A video that cannot be read or written: the message names it and what is wrong."""
-
-
-class FramesMissing(VideoError):  # noqa: N818 - the name says what it is
-    """A video with fewer frames than were asked for; `available` is how many decode."""
-
-    def __init__(self, message: str, available: int) -> None:
-        super().__init__(message)
-        self.available = available
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (str(self), self.available)
-
-
-@dataclass(frozen=True)
-class VideoInfo:
-    """A video as displayed: width and height are those after `rotation` (degrees clockwise)."""
-
-    frames: int
-    fps: float
-    width: int
-    height: int
-    rotation: int
-    codec: str
-    ticks: int = 0  # units of the time stamps from frame to frame; 0 where the stream does not state its duration
-
-    @property
-    def seconds(self) -> float:
-        return self.frames / self.fps
-
-
 def reason(error: Exception) -> str:
     """The cause in a few words: FFmpeg's text without its number, file and function."""
     if isinstance(error, ExitError):  # of PyAV where its time limit is over
@@ -88,19 +53,8 @@ def reason(error: Exception) -> str:
     return text[0].lower() + text[1:]
 
 
-def local(source: Source) -> Source:
-    """The path that a `file://` URL names; anything else as it is."""
-    text = os.fspath(source)
-    if not text.startswith("file://"):
-        return source
-    host, slash, path = text.removeprefix("file://").partition("/")
-    if host not in ("", "localhost"):
-        raise VideoError(f"{source}: is on another machine: give file:///path, or a URL that its server answers")
-    return url2pathname(slash + path)
-
-
 @contextmanager
-def open_video(source: Source, **options: Any) -> Iterator[tuple[Any, Any]]:
+def open_video(source: File, **options: Any) -> Iterator[tuple[Any, Any]]:
     """The container and its first video stream (cover pictures left aside), with one decoder thread.
 
     `options` of PyAV open anything but a file. A file is read alone, whatever it names, and through FFmpeg's `file:`
@@ -138,16 +92,28 @@ def packets(container: Any, stream: Any) -> Iterator[av.Packet]:
         return
 
 
-def probe(path: Source) -> VideoInfo:
-    """Frames, rate and displayed size of a file, from its packets; only a first picture is decoded, for its rotation.
+class Index(NamedTuple):
+    """What the packets of a file tell. `frames` is what a sound file decodes to, whatever its container declares.
 
-    `frames` is what a sound file decodes to, whatever its container declares. Raises VideoError.
+    `plan`: how to reach a frame with little work, where the headers are understood. `stamps` (frames,): the time stamps
+    of the frames in their order, in units of `tick` seconds, where each frame has its own; `keys`: those at which a
+    decoder can begin.
     """
-    return read_index(path)[0]
+
+    info: VideoInfo
+    plan: Plan | None
+    stamps: np.ndarray | None
+    keys: np.ndarray
+    tick: float
+
+    @property
+    def seconds(self) -> np.ndarray | None:
+        """Time of each frame after the first."""
+        return None if self.stamps is None else (self.stamps - self.stamps[0]) * self.tick
 
 
-def read_index(path: Source) -> tuple[VideoInfo, Plan | None]:
-    """What a file holds and, where its headers are understood, how to reach a frame of it with little work.
+def read_index(path: File) -> Index:
+    """The index of a file; a first picture is decoded at most. Raises VideoError.
 
     Kept for the life of the process, as long as the file's size and time stay the same.
     """
@@ -155,7 +121,7 @@ def read_index(path: Source) -> tuple[VideoInfo, Plan | None]:
     return _scan(os.fspath(path), stat.st_size, stat.st_mtime_ns)
 
 
-def check_file(path: Source) -> os.stat_result:
+def check_file(path: File) -> os.stat_result:
     """The size and times of a file; VideoError where there is none, or nothing in it."""
     file = local(path)
     try:
@@ -163,7 +129,7 @@ def check_file(path: Source) -> os.stat_result:
     except (OSError, ValueError) as error:
         raise VideoError(f"{path}: cannot be opened: {reason(error)}") from None
     if S_ISDIR(stat.st_mode):
-        raise VideoError(f"{path}: is a folder, not a video")
+        raise VideoError(f"{path}: is a folder, and holds no numbered pictures (img_00001.jpg, 00001.jpg)")
     if not S_ISREG(stat.st_mode):  # opening a pipe may wait for ever
         raise VideoError(f"{path}: is a pipe, socket or device, not a file")
     if not stat.st_size:
@@ -172,17 +138,18 @@ def check_file(path: Source) -> os.stat_result:
 
 
 @lru_cache(maxsize=8192)  # up to 7 kB for a 10 s clip
-def _scan(path: str, size: int, mtime: int) -> tuple[VideoInfo, Plan | None]:
+def _scan(path: str, size: int, mtime: int) -> Index:
     with open_video(path) as (container, stream):
         codec, trial = stream.codec_context, Trial(stream)
         turns = not {"mov", "matroska"}.isdisjoint(container.format.name.split(","))
         first: tuple[int, int, Orientation] | None = None
-        shown, stamps, positions, hidden = [], [], [], []
+        shown, stamps, positions, hidden, keys = [], [], [], [], []
         try:
             for packet in packets(container, stream):
                 shown.append(packet.pts)
                 stamps.append(packet.pts if packet.dts is None else packet.dts)
                 positions.append(packet.pos)
+                keys.append(packet.is_keyframe)
                 hidden.append(packet.is_discard or (codec.name == "vp8" and not _is_shown(packet)))
                 trial.feed(packet)
                 if turns and not trial.sound and first is None and packet.is_keyframe and not packet.is_discard:
@@ -200,9 +167,15 @@ def _scan(path: str, size: int, mtime: int) -> tuple[VideoInfo, Plan | None]:
         if not (height > 0 < width and height * width <= MOST_PIXELS):
             raise VideoError(f"{path}: has pictures of {width}x{height} pixels")
         height, width = turn.size(height, width)
-        rate, tick = frame_rate(stream, _int64(shown)), float(stream.time_base or 0)
+        times = _int64(shown)
+        rate, tick = frame_rate(stream, times), float(stream.time_base or 0)
         ticks = max(1, round(1 / (rate * tick))) if stream.duration and tick > 0 else 0
-        return VideoInfo(frames, rate, width, height, turn.rotation, codec.codec.canonical_name, ticks), plan
+        info = VideoInfo(frames, rate, width, height, turn.rotation, codec.codec.canonical_name, ticks)
+        of_frames = None if times is None else np.unique(times[~absent])
+        if of_frames is not None and (len(of_frames) != frames or tick <= 0):
+            of_frames = None
+        beginnings = np.empty(0, np.int64) if of_frames is None or times is None else times[np.array(keys) & ~absent]
+        return Index(info, plan, of_frames, np.sort(beginnings), tick)
 
 
 def _int64(values: list[int | None]) -> np.ndarray | None:

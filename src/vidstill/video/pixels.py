@@ -102,19 +102,23 @@ class Draw:
         self.reformat = VideoReformatter().reformat
 
     def start(self, frame: av.VideoFrame) -> None:
+        """`frame` is the first of a stream."""
         self.decoded = frame.format.name, frame.height, frame.width
         self.turn = orientation(frame)
-        self.displayed = height, width = self.turn.size(frame.height, frame.width)
+        self.begin(*self.turn.size(frame.height, frame.width))
+        planar = frame.format.name in _PLANAR and all(plane.line_size > 0 for plane in frame.planes)
+        if self.crop is not None and planar and self.turn == UPRIGHT:
+            self.canvas = av.VideoFrame(self.size[1], self.size[0], frame.format.name)
+
+    def begin(self, height: int, width: int) -> None:
+        """For pictures of this size as displayed."""
+        self.displayed = height, width
         if self.resize is not None:
             self.size = self.resize(np.empty((height, width, 3), np.uint8)).shape[:2]
-            return
-        if self.box is None:
+        elif self.box is None:
             self.size = short_side_size(height, width, self.short_side) if self.short_side else self.displayed
-            return
-        self.crop = crop_of(self.box, height, width)
-        planar = frame.format.name in _PLANAR and all(plane.line_size > 0 for plane in frame.planes)
-        if planar and self.turn == UPRIGHT:
-            self.canvas = av.VideoFrame(self.size[1], self.size[0], frame.format.name)
+        else:
+            self.crop = crop_of(self.box, height, width)
 
     def __call__(self, frame: av.VideoFrame, into: np.ndarray) -> None:
         """Draw into (H,W,3) uint8 of `size`."""
@@ -125,10 +129,16 @@ class Draw:
         pixels = self.turn.apply(self._rgb(frame))
         if not same:  # the stream changes its size midway
             pixels = cv2.resize(pixels, self.displayed[::-1], interpolation=cv2.INTER_LINEAR)
+        self.draw(pixels, into)
+
+    def draw(self, pixels: np.ndarray, into: np.ndarray, reduced: int = 1) -> None:
+        """RGB as displayed (H,W,3) into another of `size`; sides may be `reduced` to 1/2, 1/4 or 1/8 already."""
         if self.resize is not None:
             pixels = self.resize(pixels)
         if self.crop is not None:
-            pixels = pixels[self.crop]
+            rows, columns = self.crop
+            pixels = pixels[rows.start // reduced : -(-rows.stop // reduced),
+                            columns.start // reduced : -(-columns.stop // reduced)]  # fmt: skip
         if pixels.shape == into.shape:
             into[:] = pixels
         else:
