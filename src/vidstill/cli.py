@@ -6,19 +6,20 @@ import contextlib
 import difflib
 import functools
 import inspect
-import logging
 import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.metadata import version
 from json import dumps
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 import tyro
 
-from vidstill.config import ConfigError, recipe_names, resolve
+from vidstill.config import ConfigError, resolve
 from vidstill.files import atomic
+from vidstill.progress import progress as _progress
 from vidstill.terminal import UnforeseenError, closed_streams, foreseen, keep_traceback, one_line, plain, whole_output
 from vidstill.terminal import complain as _complain
 from vidstill.terminal import say as _say
@@ -50,6 +51,9 @@ def train(
 
     Every setting can be given as --section.key value, e.g.
     vidstill train ucf101_vfl_net --data.root videos --train.devices 1
+    `vidstill settings` lists them all, in the sections data (where the videos are, how they are divided), model
+    (network, weights), clip (frames, size), augment, optim (optimiser, rates), train (epochs, batch, devices), test
+    (views), multigrid, distil (teacher), token_labels; and name, out, seed, objective.
 
     Args:
         recipe: a name from `vidstill recipes` or a YAML file; without one the settings alone count
@@ -64,7 +68,7 @@ def train(
 
         with _progress() as report:
             folder = start(run, report)
-    _last(folder / "report.html")
+    _end(folder)
 
 
 def distill(
@@ -77,6 +81,9 @@ def distill(
 ) -> None:
     """Train a recipe's model as the student of a trained teacher, e.g.
     vidstill distill ucf101_dvfl_net --teacher runs/ucf101_video_focalnet_base --data.root videos
+    `vidstill settings` lists them all, in the sections data (where the videos are, how they are divided), model
+    (network, weights), clip (frames, size), augment, optim (optimiser, rates), train (epochs, batch, devices), test
+    (views), multigrid, distil (teacher), token_labels; and name, out, seed, objective.
 
     Args:
         recipe: a name from `vidstill recipes` or a YAML file; the run of a plain recipe is named <recipe>-distil
@@ -124,9 +131,8 @@ def test(
     from vidstill.tasks.testing import test as start
 
     with _progress() as report:
-        folder, result = start(model, settings, recipe=recipe, clips=clips, crops=crops, report=report)
-    _say(result.summary())
-    _last(folder / "report.html")
+        folder, _ = start(model, settings, recipe=recipe, clips=clips, crops=crops, report=report)
+    _end(folder)
 
 
 def predict(
@@ -470,21 +476,36 @@ def datasets(pattern: tyro.conf.Positional[str] = "*", *, page: Path | None = No
     _say("\n" + "\n".join(details(columns)) if few else "\nvidstill datasets NAME tells address, layout and recipes.")
 
 
-def recipes() -> None:
-    """List the shipped recipes; each file says what was published for it."""
-    from vidstill.config import RECIPES
+def recipes(pattern: tyro.conf.Positional[str] = "*") -> None:
+    """List the shipped recipes: what was published, and about what training them takes; docs/models.md says how it is
+    reckoned.
 
-    for name in recipe_names():
-        first = (RECIPES / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0]
-        sys.stdout.write(f"{name:36} {first.lstrip('# ')}\n")
+    Args:
+        pattern: a name or a shell pattern, e.g. "ucf101_*"
+    """
+    from vidstill.reporting.recipes import DETAILS, table
+
+    _say(_shown(table(pattern), DETAILS))
 
 
-VERBS: dict[str, Callable[..., None]] = {
-    function.__name__.rstrip("_"): function  # import_: the name is a keyword
-    for function in (
-        demo, train, distill, test, predict, explain, check, info, browse, bench, import_, models, datasets, recipes,
-    )
-}  # fmt: skip
+def settings(pattern: tyro.conf.Positional[str] = "*") -> None:
+    """List the settings of a run: default, meaning and allowed values of each.
+
+    Args:
+        pattern: a part of a name, or a shell pattern, e.g. lr or "clip.*"
+    """
+    from vidstill.reporting.settings import tables
+
+    for about, table in tables(pattern).items():
+        _say(f"\n{about}")
+        _say(_shown(table, ()))
+
+
+_FUNCTIONS: list[Callable[..., None]] = [
+    demo, train, distill, test, predict, explain, check, info, browse, bench, import_, models, datasets, recipes,
+    settings,
+]  # fmt: skip
+VERBS = {function.__name__.rstrip("_"): function for function in _FUNCTIONS}  # import_: the name is a keyword
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -494,6 +515,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with whole_output():
         if verb in ("-h", "--help"):
             sys.stdout.write(_overview())
+        elif verb == "--version":
+            sys.stdout.write(f"vidstill {version('vidstill')}\n")
         elif verb not in VERBS:
             _complain(f"no command {verb!r}; there are {', '.join(VERBS)}")
             raise SystemExit(2)
@@ -562,20 +585,21 @@ def _split_settings(function: Callable[..., None], arguments: Sequence[str]) -> 
 
 
 def _overview() -> str:
-    lines = [f"  {name:9} {(inspect.getdoc(verb) or '').splitlines()[0]}\n" for name, verb in VERBS.items()]
-    debug = "With any command: --debug shows the traceback of an error.\n"
+    told = {name: (inspect.getdoc(verb) or "").splitlines()[0].partition(". ")[0] for name, verb in VERBS.items()}
+    lines = [f"  {name:9} {text.removesuffix(', e.g.').removesuffix('.')}\n" for name, text in told.items()]
+    debug = "With any command: --debug shows the traceback of an error. vidstill --version says which one this is.\n"
     return f"usage: vidstill COMMAND [--help] [--debug] …\n\n{''.join(lines)}\n{debug}"
 
 
 def _shown(columns: Mapping[str, Sequence[Any]], details: Sequence[str]) -> Any:
-    """Columns of cells as a table for the terminal, without `details` where that is too narrow."""
+    """Columns of cells as a table for the terminal, without as many of the `details` as it is too narrow for."""
     from rich.console import Console
     from rich.table import Table
 
     console, drawn = Console(), Table()
     unbounded = console.options.update(max_width=10_000)
-    for left_out in ((), details):
-        kept = {title: column for title, column in columns.items() if title not in left_out}
+    for left_out in range(len(details) + 1):
+        kept = {title: column for title, column in columns.items() if title not in details[:left_out]}
         drawn = Table(*kept, box=None, header_style="bold")
         drawn.columns[0].no_wrap = True
         for cells in zip(*kept.values(), strict=True):
@@ -585,10 +609,23 @@ def _shown(columns: Mapping[str, Sequence[Any]], details: Sequence[str]) -> Any:
     return drawn
 
 
+def _end(folder: Path) -> None:
+    """What a run or a test found, said once by a run of many processes."""
+    from vidstill.reporting.ending import ending
+
+    if _first_process():
+        _say(ending(folder))
+    _last(folder / "report.html")
+
+
 def _last(path: Path) -> None:
     """Where the output went, said once by a run of many processes."""
-    if all(os.environ.get(rank, "0") == "0" for rank in ("RANK", "LOCAL_RANK", "NODE_RANK")):
+    if _first_process():
         sys.stdout.write(f"{plain(str(path))}\n")
+
+
+def _first_process() -> bool:
+    return all(os.environ.get(rank, "0") == "0" for rank in ("RANK", "LOCAL_RANK", "NODE_RANK"))
 
 
 def _write_json(target: str, value: Any) -> None:
@@ -610,10 +647,10 @@ def _plain_table(*titles: str) -> Any:
 
 def _scores(ranked: Sequence[tuple[str, float]]) -> tuple[str, str, str]:
     """Class, score and the next ones, for a table."""
-    from vidstill.inference.predictor import percent
+    from vidstill.evaluation.metrics import per_cent
 
     (first, score), *others = ranked
-    return first, percent(score), "  ".join(f"{name} {percent(each)}" for name, each in others)
+    return first, per_cent(score), "  ".join(f"{name} {per_cent(each)}" for name, each in others)
 
 
 def _prediction_table(predictions: Sequence[Any], top_k: int) -> Any:
@@ -635,55 +672,9 @@ def _window_table(prediction: Any, top_k: int) -> Any:
 
 
 def _weakest_table(videos: Sequence[Any]) -> Any:
-    from vidstill.inference.predictor import percent
+    from vidstill.evaluation.metrics import per_cent
 
     table = _plain_table("weakest", "its score", "labelled", "source")
     for video in videos[:WEAKEST_SHOWN]:
-        table.add_row(video.own, percent(video.score), video.label, plain(video.source))
+        table.add_row(video.own, per_cent(video.score), video.label, plain(video.source))
     return table
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[Callable[[dict[str, Any]], None]]:
-    """A bar for each {"what", "done", "total", "detail"} that is reported; what the library logs goes above it."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[detail]}"),
-        TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, transient=True) as progress, _logged_to(progress.console):
-        tasks: dict[str, Any] = {}
-
-        def report(event: dict[str, Any]) -> None:
-            what, finished = plain(event["what"]), event["done"] >= event["total"]
-            if what not in tasks:
-                tasks[what] = progress.add_task(what, detail="")
-            progress.update(
-                tasks[what], completed=event["done"], total=event["total"], detail=plain(event.get("detail", "")),
-                visible=not finished,
-            )  # fmt: skip
-
-        yield report
-
-
-@contextlib.contextmanager
-def _logged_to(console: Any) -> Iterator[None]:
-    class Lines(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            style = "yellow" if record.levelno >= logging.WARNING else None
-            console.print(
-                plain(record.getMessage(), keep="\n"), style=style, markup=False, highlight=False, soft_wrap=True
-            )
-
-    logger, handler = logging.getLogger("vidstill"), Lines()
-    level, propagate = logger.level, logger.propagate
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
-        logger.propagate = propagate

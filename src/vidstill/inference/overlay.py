@@ -13,8 +13,9 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from vidstill.evaluation.metrics import per_cent
 from vidstill.inference.live import is_live
-from vidstill.inference.predictor import Prediction, Predictor, Ranked, Report, WindowScores, ignore, percent
+from vidstill.inference.predictor import Prediction, Predictor, Ranked, Report, WindowScores, ignore
 from vidstill.inference.window import Window
 from vidstill.video.decode import Frame, VideoError, iter_frames, probe
 from vidstill.video.encode import VideoWriter
@@ -126,7 +127,7 @@ def _panel(
     pen = ImageDraw.Draw(image)
     right = width - margin
     name, score = ranked[0] if ranked else ("…", 0.0)
-    shown = percent(score, 0) if ranked else ""
+    shown = per_cent(score, 0) if ranked else ""
     left_of_score = write_text(pen, (right, margin), shown, large, INK, bold=True, ends=True)
     write_text(pen, (margin, margin), name, large, INK, bold=True, room=left_of_score - 2 * margin)
     y = margin + 1.4 * large
@@ -141,7 +142,7 @@ def _panel(
     end = min(lefts) - 1.5 * margin
     bars = end - 0.22 * width if width >= 480 else end  # a narrow panel leaves the room to the names
     for name, score in ranked[1:]:
-        write_text(pen, (column, y), percent(score, 0), small, MUTED, ends=True)
+        write_text(pen, (column, y), per_cent(score, 0), small, MUTED, ends=True)
         write_text(
             pen, (column + margin, y), name, small, MUTED, room=bars - column - (2 if bars < end else 1) * margin
         )

@@ -19,6 +19,7 @@ import torch
 from vidstill.data.sampling import Timing, clip_length
 from vidstill.data.views import Views, frame_side, kept, views_of
 from vidstill.evaluation.engine import DTYPES, Engine, TorchEngine, fused_scores, video_scores
+from vidstill.evaluation.metrics import per_cent
 from vidstill.inference.sources import Source, Stream, all_sources, open_stream
 from vidstill.inference.stream import sliding_windows
 from vidstill.inference.unknown import NONE, lowest_score
@@ -125,11 +126,6 @@ def rank(probabilities: np.ndarray, classes: list[str], k: int, none_below: floa
     return ranked
 
 
-def percent(score: float, digits: int = 1) -> str:
-    """As people read a score; nothing for one that is not there."""
-    return "" if math.isnan(score) else f"{score:.{digits}%}"
-
-
 @dataclass(frozen=True)
 class SeenWindow:
     """What the model sees from `start` to `end`, in seconds: the views, and the times (V,T) of their frames."""
@@ -215,7 +211,7 @@ class Predictor:
                 scored.append(scores)
                 label, score = self.rank(scores.probabilities, 1)[0]
                 total = end if end < math.inf else scores.end + 1
-                detail = f"{Path(stream.name).name}  {scores.end:.1f} s  {label} {percent(score, 0)}"
+                detail = f"{Path(stream.name).name}  {scores.end:.1f} s  {label} {per_cent(score, 0)}"
                 report({"what": "labelling", "done": min(scores.end, total), "total": total, "detail": detail})
         except KeyboardInterrupt:
             if stream.length < math.inf or not scored:  # a live source is stopped like this

@@ -81,6 +81,7 @@ class Recognition:
         result = evaluate(
             model, self.splits["val"], clips=1, crops=1, batch=run.train.batch, workers=self.workers,
             start=run.train.start, multi_label=run.data.multi_label, fabric=self.fabric,
+            report=lambda event: self.report({**event, "what": "validating"}),
         )  # fmt: skip
         return {name: result.figures[name] for name in VALIDATED if name in result.figures} | result.none_below
 
@@ -143,7 +144,8 @@ class Recognition:
             figures = self.test(teacher.model, split, self.report).metrics.figures if split else {}
             top1, name = figures.get("top1"), teacher.model.name
             introduction.append({"source": teacher.source, "sha256": teacher.sha256, "model": name, "top1": top1})
-            log.info("teacher %s (%s, sha256 %s): top-1 %s", teacher.source, name, teacher.sha256, top1)
+            shown = "not tested" if top1 is None else f"top-1 {100 * top1:.1f} %"
+            log.info("teacher %s (%s, sha256 %s): %s", teacher.source, name, teacher.sha256, shown)
         if self.fabric.is_global_zero:
             with atomic(known) as file:
                 file.write(json.dumps(introduction, indent=1).encode())
