@@ -119,7 +119,7 @@ def test_a_class_folder_is_counted_and_listed(
     assert header == ["source", "start", "end", "class", "score", "class_2", "score_2"] and len(found) == 8
     right = sum(Path(row[0]).parent.name == row[3] for row in found)
     assert f"{right} of 8 right ({100 * right / 8:.1f} %), by the folders that they lie in" in shown
-    assert "weakest" in shown and f"{float(found[0][4]):.1%}" in shown
+    assert "weakest" in shown and f"{100 * float(found[0][4]):.1f} %" in shown
     main([*arguments, "--none-below", "1"])
     assert "0 of 8 right (0.0 %)" in capsys.readouterr().out
     assert {row[3] for row in read_csv(out)[1:]} == {"none of these"}
@@ -148,7 +148,7 @@ def test_a_long_video_is_listed_by_windows_and_frames(
     found = read_csv(table)[1:]
     assert len(found) > 2
     for _, start, end, name, score in found:
-        assert re.search(rf"{float(start):.1f}–{float(end):.1f} +{name} +{float(score):.1%}", shown)
+        assert re.search(rf"{float(start):.1f}–{float(end):.1f} +{name} +{100 * float(score):.1f} %", shown)
     main(["predict", video, "--model", str(trained), "--frame-labels", str(out), "--frame-stride", "0.5"])
     assert last_line(capsys) == str(out)
     labels = json.loads(out.read_text())

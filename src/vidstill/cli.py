@@ -642,6 +642,8 @@ def _plain_table(*titles: str) -> Any:
 
     table = Table(*titles, box=None, header_style="bold")
     table.columns[-1].overflow = "fold"
+    for column in table.columns:
+        column.no_wrap = "score" in str(column.header)
     return table
 
 

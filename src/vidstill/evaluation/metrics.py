@@ -88,12 +88,12 @@ def interval(share: float, videos: int) -> tuple[float, float]:
 
 
 def per_cent(share: float, digits: int = 1) -> str:
-    """As the terminal shows shares.
+    """As people read a share; nothing for one that is not there (nan).
 
     >>> per_cent(0.75)
     '75.0 %'
     """
-    return f"{100 * share:.{digits}f} %"
+    return "" if math.isnan(share) else f"{100 * share:.{digits}f} %"
 
 
 def weakest_first(rows: Sequence[ClassRow]) -> list[ClassRow]:

@@ -37,7 +37,7 @@ from vidstill.training.statistics import precise_statistics, share_statistics
 log = logging.getLogger(__name__)
 
 REPORT_SECONDS = 0.5  # often enough to look alive, rare enough not to stall a GPU
-SHARES = ("mAP", "top1", "top5", "data_wait")  # of the figures of an epoch, what is shown in per cent
+SHARES = ("mAP", "top1", "top5", "none_below", "data_wait")  # of the figures of an epoch, what is shown in per cent
 
 
 def unwatched(step: int, waited: float) -> None:
