@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,7 +113,7 @@ def check(
     limits = [_SECONDS + _SECONDS_PER_MB * _megabytes(path) for path in paths]
     found: list[tuple[int, float, int, Finding]] = []
     order = get_args(Kind)
-    outcomes = isolated(_decode, paths, limits, workers or _cores())
+    outcomes = isolated(_decode, paths, limits, workers)
     for done, (position, outcome) in enumerate(outcomes, 1):
         path = paths[position]
         for sample in samples[path].values():
@@ -194,7 +193,3 @@ def _megabytes(path: Path) -> float:
         return path.stat().st_size / 1e6
     except (OSError, ValueError):
         return 0.0
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -13,6 +13,7 @@ from vidstill.data.official.hmdb51 import HMDB51, read_hmdb51
 from vidstill.data.official.jester import JESTER, read_jester
 from vidstill.data.official.kinetics import has_kinetics, is_kinetics, read_kinetics
 from vidstill.data.official.ucf101 import UCF101, read_ucf101
+from vidstill.data.prepared import read_prepared
 from vidstill.data.rows import (
     UNDIVIDED,
     Listing,
@@ -43,6 +44,8 @@ def read_listing(data: Data) -> Listing:
         raise ValueError(f"data.format {data.format!r}: {hint}allowed are auto, {', '.join(BY_NAME)}")
     if not data.root.exists():
         raise ValueError(f"data.root {data.root} is not there")
+    if prepared := read_prepared(data):
+        return prepared
     listing = (_detect(data) if data.format == "auto" else BY_NAME[data.format]).read(data)
     if not any(listing.rows.values()):
         raise ValueError(f"{data.root}: no labelled video found")
