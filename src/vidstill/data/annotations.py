@@ -126,9 +126,7 @@ def read_annotations(data: Data, seed: int = 0, known: Sequence[str] | None = No
         )
         rate = ASSUMED_FPS
     splits = {
-        split: [
-            _sample(row, labels[row], source_group(row, data.group), rate if _is_folder(row) else None) for row in rows
-        ]
+        split: [_sample(row, labels[row], _group(row, data.group), rate if _is_folder(row) else None) for row in rows]
         for split, rows in listing.rows.items()
         if rows
     }
@@ -278,8 +276,8 @@ def _folder_names(ids: Sequence[tuple[Row, int]]) -> list[str]:
     return [str(label) for label in range(max(folders) + 1)]
 
 
-def source_group(row: Row, pattern: str | None) -> str | None:
-    """Source of a video: what its row says, else what `pattern` (or a known way of naming) captures in its path."""
+def _group(row: Row, pattern: str | None) -> str | None:
+    """What the row says, else what `pattern` (or a known way of naming) captures in its path."""
     if row.group is not None:
         return row.group
     if pattern is None:

@@ -19,18 +19,18 @@ import cv2
 import numpy as np
 
 from vidstill.config import Run
-from vidstill.data.annotations import Annotations, find_problems, read_annotations, source_group
+from vidstill.data.annotations import Annotations, find_problems, read_annotations
 from vidstill.data.formats import read_listing
 from vidstill.data.isolated import Lost, isolated
 from vidstill.data.lists import base
 from vidstill.data.prepared import begin_prepared, is_prepared, write_prepared
-from vidstill.data.rows import Listing, Row, few, is_video_name, stem
+from vidstill.data.rows import Listing, few, is_video_name, stem
 from vidstill.files import PARTIAL, locked, partial_beside
 from vidstill.video.decode import VideoError, iter_frames, probe, read_frames
 from vidstill.video.frame_folder import is_frame_folder, pictures_of
 from vidstill.video.index import read_index
 from vidstill.video.intra import QUALITY, IntraWriter
-from vidstill.video.source import ASSUMED_FPS, Video, frames_of
+from vidstill.video.source import ASSUMED_FPS, Source, Video, VideoInfo, as_video, frames_of
 
 log = logging.getLogger(__name__)
 
@@ -75,9 +75,10 @@ def prepare_cache(
 ) -> Cached:
     """Copy the videos of `run.data` to the folder `out`, as Motion JPEG with a short side of at most `side`.
 
-    A copy has the frames of its video, or stretch, in their order, resized as `read_frames` does it, and its rate; that
-    is verified by decoding it. A video that does not decode to the number of frames that it promises keeps its original
-    in the lists, so that samples stay what they were. `run.data` with `root=out` gives the same samples.
+    A copy has the frames of its video in their order, resized as `read_frames` does it, its rate and its times; that is
+    verified by decoding it. Of a video that only stretches are used of, it has the frames of these. A video that does
+    not decode to the number of frames that it promises keeps its original in the lists, so that samples stay what they
+    were. `run.data` with `root=out` gives the same samples.
 
     What is finished is not made again unless file, time or `side` differ; an interrupted copy goes on. `report` hears
     of progress: {"what", "done", "total", "detail"}. Raises ValueError for data that cannot be trained on, for a folder
@@ -98,12 +99,10 @@ def prepare_cache(
         if not is_prepared(out):
             begin_prepared(out)
         rate = data.fps or listing.fps or ASSUMED_FPS
-        files = _names(listing, _absolute(base(data)))
-        made, kept = _copy(files, out, side, rate, workers, report)
-        size = sum(entry["bytes"] for entry in made.values())
-        read = {video.path for video, name in files.items() if name in made}
-        copied = _of_copies(listing, {video: out / name for video, name in files.items() if name in made}, data.group)
-        source_size = sum(_weight(path) for path in read)
+        jobs = _jobs(listing, _absolute(base(data)), out, side, rate)
+        made, kept = _copy(jobs, out, workers, report)
+        size, source_size = sum(entry["bytes"] for entry in made.values()), sum(map(_weight, made))
+        copied = _of_copies(listing, {path: out / entry["file"] for path, entry in made.items()})
         write_prepared(out, copied, data, annotations.classes, {
             "made_by": f"vidstill {version('vidstill')} prepare cache", "root": str(_absolute(data.root)), "side": side,
             "codec": "mjpeg", "quality": QUALITY, "videos": len(made), "bytes": size, "source_bytes": source_size,
@@ -112,6 +111,13 @@ def prepare_cache(
         moved = data.model_copy(update={"root": out, "train": None, "val": None, "test": None})
         _compare(annotations, read_annotations(moved, run.seed), out)
     return Cached(out, len(made), size, source_size, kept)
+
+
+def copy_video(source: Source, target: Path, side: int = 256) -> None:
+    """Copy one video as `prepare_cache` does. Raises VideoError where it cannot be copied frame by frame."""
+    video = as_video(source)
+    stretches = ((video.start, video.end),) if video.is_stretch else ()
+    _encode(_Job(video.path, stretches, target, video.fps or ASSUMED_FPS, side))
 
 
 def _refuse_foreign(out: Path, root: Path, searched: bool) -> None:
@@ -125,25 +131,48 @@ def _refuse_foreign(out: Path, root: Path, searched: bool) -> None:
         raise ValueError(f"{out} holds something else: give a new or empty folder")
 
 
-def _names(listing: Listing, root: Path) -> dict[Video, str]:
-    """Each video → its file in the cache, by its name in the data set."""
-    names: dict[Video, str] = {}
-    taken: set[str] = set()
+@dataclass(frozen=True)
+class _Job:
+    """A video, the stretches of it that are used (none: all of it), and where its copy goes."""
+
+    path: Path
+    stretches: tuple[tuple[float, float | None], ...]
+    target: Path
+    fps: float  # of a frame folder
+    side: int
+
+    def stated(self) -> dict[str, Any] | None:
+        """What the copy is of, and how it is made: it is made anew where this differs. None where there is no video."""
+        try:
+            stat = self.path.stat()
+        except (OSError, ValueError):
+            return None
+        return {
+            "source": str(_absolute(self.path)), "size": stat.st_size, "time": stat.st_mtime_ns,
+            "stretches": [list(stretch) for stretch in self.stretches], "side": self.side, "quality": QUALITY,
+            "fps": None if is_video_name(self.path.name) else self.fps,
+        }  # fmt: skip
+
+
+def _jobs(listing: Listing, root: Path, out: Path, side: int, rate: float) -> list[_Job]:
+    """One for each path of the lists; the copies are called as the videos, below `root` or wherever they are."""
+    used: dict[Path, set[tuple[float, float | None]]] = defaultdict(set)
     for rows in listing.rows.values():
         for row in rows:
-            if (video := _video(row)) in names:
-                continue
-            path = _absolute(row.path)
-            inside = path.relative_to(root if path.is_relative_to(root) else path.anchor)
-            stretch = f"_{row.start:g}-{'' if row.end is None else f'{row.end:g}'}" if video.is_stretch else ""
-            name = f"{VIDEOS}/{inside.with_name(stem(inside) + stretch).as_posix()}.mov"
-            if name in taken:  # a.avi beside a.mp4
-                name = f"{VIDEOS}/{inside.with_name(inside.name + stretch).as_posix()}.mov"
-            while name in taken:
-                name = f"{name.removesuffix('.mov')}_.mov"
-            taken.add(name)
-            names[video] = name
-    return names
+            used[row.path].add((row.start, row.end))
+    jobs, taken = [], set[str]()
+    for path, stretches in used.items():
+        place = _absolute(path)
+        place = place.relative_to(root if place.is_relative_to(root) else place.anchor)
+        name = place.with_name(stem(place)).as_posix()
+        while name in taken:  # a.avi beside a.mp4
+            name = place.as_posix() if name != place.as_posix() else f"{name}_"
+            place = Path(name)
+        taken.add(name)
+        whole = (0.0, None) in stretches
+        kept = () if whole else tuple(sorted(stretches, key=lambda s: (s[0], s[1] or 0.0)))
+        jobs.append(_Job(path, kept, out / VIDEOS / f"{name}.mov", rate, side))
+    return jobs
 
 
 def _absolute(path: Path) -> Path:
@@ -151,69 +180,48 @@ def _absolute(path: Path) -> Path:
     return Path(os.path.abspath(path))  # noqa: PTH100
 
 
-def _video(row: Row) -> Video:
-    return Video(row.path, row.start, row.end)
-
-
-@dataclass(frozen=True)
-class _Job:
-    """The videos of one path, which are read in one pass, and where their copies go."""
-
-    path: Path
-    fps: float  # of a frame folder
-    side: int
-    cuts: tuple[tuple[Video, Path], ...]
-
-
 def _copy(
-    files: dict[Video, str],
-    out: Path,
-    side: int,
-    rate: float,
-    workers: int | None,
-    report: Callable[[dict[str, Any]], None],
-) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
-    """Make what is not there. What is known of each copy by its name, and why videos keep their originals."""
-    finished, made, kept = _finished(out / DONE), dict[str, dict[str, Any]](), dict[str, str]()
-    waiting: dict[Path, list[tuple[Video, Path]]] = defaultdict(list)
-    stated: dict[str, dict[str, Any]] = {}
-    for video, name in files.items():
-        stated[name] = _stated(video, side, rate)
-        entry = finished.get(name)
-        if entry and entry.items() >= stated[name].items() and _size(out / name) == entry["bytes"]:
-            made[name] = entry
+    jobs: Sequence[_Job], out: Path, workers: int | None, report: Callable[[dict[str, Any]], None]
+) -> tuple[dict[Path, dict[str, Any]], dict[str, str]]:
+    """Make what is not there. What is known of each copy, by the path of its video, and why others have none."""
+    finished, made, kept = _finished(out / DONE), dict[Path, dict[str, Any]](), dict[str, str]()
+    waiting, stated = [], [job.stated() for job in jobs]
+    for job, now in zip(jobs, stated, strict=True):
+        entry = finished.get(job.target.relative_to(out).as_posix())
+        if entry and now and entry.items() >= now.items() and _size(job.target) == entry["bytes"]:
+            made[job.path] = entry
         else:
-            waiting[video.path].append((video, out / name))
-    jobs = [_Job(path, rate, side, tuple(cuts)) for path, cuts in waiting.items()]
+            waiting.append((job, now))
     _remove_partial(out / VIDEOS)
-    _check_space(jobs, out, workers, report)
-    total, done = sum(len(job.cuts) for job in jobs), 0
-    if made and jobs:
-        log.info("%d of %d videos are there already", len(made), len(files))
-    limits = [_SECONDS + _SECONDS_PER_MB * _weight(job.path) / 1e6 for job in jobs]
+    left = [job for job, _ in waiting]
+    _check_space(left, out, workers, report)
+    if made and left:
+        log.info("%d of %d videos are there already", len(made), len(jobs))
+    size = sum(entry["bytes"] for entry in made.values())
     try:
         with (
             (out / DONE).open("a", encoding="utf-8") as file,
-            contextlib.closing(isolated(_encode, jobs, limits, workers)) as outcomes,
+            contextlib.closing(isolated(_encode, left, _limits(left), workers)) as outcomes,
         ):
-            for position, outcome in outcomes:
-                job = jobs[position]
-                results = [outcome.reason] * len(job.cuts) if isinstance(outcome, Lost) else outcome
-                for (video, target), result in zip(job.cuts, results, strict=True):
-                    name = target.relative_to(out).as_posix()
-                    if isinstance(result, str):
-                        kept[str(video)] = result.removeprefix(f"{video.path}: ")
-                        target.unlink(missing_ok=True)
-                        continue
-                    made[name] = {"file": name, **stated[name], **result}
-                    file.write(json.dumps(made[name]) + "\n")
-                file.flush()
-                done += len(job.cuts)
-                size = sum(entry["bytes"] for entry in made.values())
-                report({"what": "copying", "done": done, "total": total, "detail": _bytes(size)})
+            for done, (position, outcome) in enumerate(outcomes, 1):
+                job, now = waiting[position]
+                if isinstance(outcome, Lost):
+                    kept[str(job.path)] = outcome.reason.removeprefix(f"{job.path}: ")
+                    job.target.unlink(missing_ok=True)
+                else:
+                    made[job.path] = {"file": job.target.relative_to(out).as_posix(), **(now or {}), **outcome}
+                    file.write(json.dumps(made[job.path]) + "\n")
+                    file.flush()
+                    size += outcome["bytes"]
+                report({"what": "copying", "done": done, "total": len(left), "detail": _bytes(size)})
     finally:
         _remove_partial(out / VIDEOS)
     return made, kept
+
+
+def _limits(jobs: Sequence[_Job]) -> list[float]:
+    """Seconds that each may take."""
+    return [_SECONDS + _SECONDS_PER_MB * _weight(job.path) / 1e6 for job in jobs]
 
 
 def _finished(path: Path) -> dict[str, dict[str, Any]]:
@@ -231,97 +239,65 @@ def _finished(path: Path) -> dict[str, dict[str, Any]]:
     return entries
 
 
-def _stated(video: Video, side: int, rate: float) -> dict[str, Any]:
-    """What a copy is of, and how it is made: it is made anew where this differs."""
-    folder = not is_video_name(video.path.name)
-    with contextlib.suppress(OSError):
-        stat = video.path.stat()
-        return {
-            "source": str(_absolute(video.path)), "start": video.start, "end": video.end, "size": stat.st_size,
-            "time": stat.st_mtime_ns, "fps": rate if folder else None, "side": side, "quality": QUALITY,
-        }  # fmt: skip
-    return {"source": None}
-
-
-def _encode(job: _Job) -> list[dict[str, Any] | str]:
-    """For each cut its number of frames and bytes, or why it has no copy. Raises VideoError for an unreadable file."""
+def _encode(job: _Job) -> dict[str, int]:
+    """The number of frames and bytes of the copy. Raises VideoError where the video cannot be copied frame by frame."""
     cv2.setNumThreads(1)
-    whole = Video(job.path, fps=job.fps)
-    info = probe(whole)
-    index = None if is_frame_folder(job.path) else read_index(job.path)
-    shown: list[range | str] = []
-    for video, _ in job.cuts:
-        try:
-            shown.append(frames_of(video, info, index.seconds if index else None))
-        except VideoError as error:
-            shown.append(str(error))
-    wanted = [frames for frames in shown if isinstance(frames, range)]
-    last = max((frames.stop for frames in wanted), default=0)
-    short = min(info.height, info.width)
-    with contextlib.ExitStack() as stack:
-        copies = [
-            frames if isinstance(frames, str) else stack.enter_context(_Copy(target, frames, info.fps, info.ticks))
-            for frames, (_, target) in zip(shown, job.cuts, strict=True)
-        ]
-        # beyond the last frame of a whole video too: it may have more than its packets promise
-        stop = None if any(not video.is_stretch for video, _ in job.cuts) else last
-        count = 0
-        for frame in iter_frames(whole if index is None else job.path, short_side=min(job.side, short)):
-            if stop is not None and frame.index >= stop:
-                break
-            count = frame.index + 1
-            for copy in copies:
-                if isinstance(copy, _Copy) and frame.index in copy.frames:
-                    copy.write(frame.pixels, frame.seconds)
-        promised = info.frames if stop is None else stop
-        if count != promised:
-            return [f"{count} frames decode, {promised} are promised"] * len(job.cuts)
-        return [copy if isinstance(copy, str) else copy.finish() for copy in copies]
-
-
-class _Copy:
-    """A copy in the making, under another name until it is verified."""
-
-    def __init__(self, target: Path, frames: range, fps: float, ticks: int) -> None:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        self.target, self.part, self.frames, self.fps, self.ticks = target, partial_beside(target), frames, fps, ticks
-        self.writer = IntraWriter(self.part, fps, ticks)
-        self.marks: list[np.ndarray] = []
-        self.begin, self.closed = 0.0, False
-
-    def __enter__(self) -> _Copy:
-        self.writer.__enter__()
-        return self
-
-    def write(self, pixels: np.ndarray, seconds: float) -> None:
-        self.begin = self.begin if self.marks else seconds
-        self.writer.write(pixels, seconds - self.begin)
-        self.marks.append(_mark(pixels))
-
-    def finish(self) -> dict[str, Any] | str:
-        """Give the copy its name if it decodes to the frames that went in, else say what differs."""
-        self.closed = True
-        self.writer.__exit__(None, None, None)
-        index = read_index(self.part)
-        told = index.info.frames, index.info.fps, index.info.ticks, index.plan is not None
-        if told != (len(self.frames), self.fps, self.ticks, True):
-            return f"its copy has {told[0]} frames at {told[1]:g}/s, not {len(self.frames)} at {self.fps:g}/s"
-        count = 0
-        for frame, mark in zip(iter_frames(self.part), self.marks, strict=False):
-            count += 1
-            if (difference := float(cv2.absdiff(_mark(frame.pixels), mark).mean())) > _ALIKE:
-                return f"frame {frame.index} of its copy differs by {difference:.1f} grey levels on average"
-        if count != len(self.marks):
-            return f"{count} of {len(self.marks)} frames of its copy decode"
-        with self.part.open("rb+") as file:
+    folder = is_frame_folder(job.path)
+    whole, index = Video(job.path, fps=job.fps), None if folder else read_index(job.path)
+    info, times, last, wanted = probe(whole), index.seconds if index else None, None, None
+    times = np.arange(info.frames) / info.fps if times is None else times  # as frames_of has it
+    if job.stretches:
+        wanted, last = _wanted(job, info, times)
+    size = min(job.side, info.height, info.width)
+    job.target.parent.mkdir(parents=True, exist_ok=True)
+    part = partial_beside(job.target)
+    marks, count = [], 0
+    try:
+        with IntraWriter(part, info.fps, info.ticks, index.tick if index and index.stamps is not None else 0) as writer:
+            # beyond the last frame too: there may be more than the packets promise
+            for frame in iter_frames(whole if folder else job.path, short_side=size):
+                if last is not None and frame.index > last:
+                    break
+                count = frame.index + 1
+                if (wanted is None or frame.index in wanted) and count <= len(times):
+                    writer.write(frame.pixels, times[frame.index])
+                    marks.append(_mark(frame.pixels))
+        if count != (promised := info.frames if last is None else last + 1):
+            raise VideoError(f"{job.path}: {count} frames decode, {promised} are promised")
+        _verify(part, marks, info)
+        with part.open("rb+") as file:
             os.fsync(file.fileno())
-        self.part.replace(self.target)
-        return {"frames": count, "bytes": self.target.stat().st_size}
+        part.replace(job.target)
+    finally:
+        part.unlink(missing_ok=True)
+    return {"frames": len(marks), "bytes": job.target.stat().st_size}
 
-    def __exit__(self, *error: Any) -> None:
-        if not self.closed:
-            self.writer.__exit__(VideoError, None, None)
-        self.part.unlink(missing_ok=True)
+
+def _wanted(job: _Job, info: VideoInfo, seconds: np.ndarray | None) -> tuple[set[int], int]:
+    """The frames of all stretches, and the last of them; with the first of the video, from which times are counted."""
+    frames, problem = {0}, None
+    for start, end in job.stretches:
+        try:
+            frames.update(frames_of(Video(job.path, start, end), info, seconds))
+        except VideoError as error:  # begins after the end, as it will in the copy
+            problem = error
+    if problem and frames == {0}:
+        raise problem
+    return frames, max(frames)
+
+
+def _verify(copy: Path, marks: Sequence[np.ndarray], info: VideoInfo) -> None:
+    """Raises VideoError unless the copy decodes to frames like these, at the rate of its video."""
+    index = read_index(copy)
+    if (index.info.fps, index.info.ticks, index.plan is not None) != (info.fps, info.ticks, True):
+        raise VideoError(f"its copy has {index.info.fps:g} frames a second, not {info.fps:g}")
+    count = 0
+    for frame, mark in zip(iter_frames(copy), marks, strict=False):
+        count += 1
+        if (difference := float(cv2.absdiff(_mark(frame.pixels), mark).mean())) > _ALIKE:
+            raise VideoError(f"frame {frame.index} of its copy differs by {difference:.1f} grey levels on average")
+    if not count == index.info.frames == len(marks):
+        raise VideoError(f"{count} of {len(marks)} frames of its copy decode")
 
 
 def _mark(pixels: np.ndarray) -> np.ndarray:
@@ -334,8 +310,7 @@ def _check_space(
     """Raises ValueError where the copies of `jobs` do not fit on the disk, by what some of them will take."""
     sampled = list(jobs[:: max(1, len(jobs) // _SAMPLED)][:_SAMPLED])
     size = weight = 0.0
-    limits = [_SECONDS + _SECONDS_PER_MB * _weight(job.path) / 1e6 for job in sampled]
-    for done, (position, outcome) in enumerate(isolated(_estimate, sampled, limits, workers), 1):
+    for done, (position, outcome) in enumerate(isolated(_estimate, sampled, _limits(sampled), workers), 1):
         if not isinstance(outcome, Lost):
             size, weight = size + outcome, weight + _weight(sampled[position].path)
         report({"what": "estimating the size", "done": done, "total": len(sampled), "detail": ""})
@@ -351,41 +326,32 @@ def _check_space(
 
 
 def _estimate(job: _Job) -> float:
-    """Bytes that its copies will take, from a few frames of each."""
-    total = 0.0
-    for cut, target in job.cuts[:_FRAMES]:
-        video = dataclasses.replace(cut, fps=job.fps)
-        info = probe(video)
-        numbers = np.linspace(0, info.frames - 1, _FRAMES).astype(int)
-        pictures = read_frames(video, numbers, short_side=min(job.side, info.height, info.width))
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = partial_beside(target)
-        try:
-            with IntraWriter(part, info.fps, info.ticks) as writer:
-                for number, pixels in enumerate(pictures):
-                    writer.write(pixels, number / info.fps)
-            total += part.stat().st_size / _FRAMES * info.frames
-        finally:
-            part.unlink(missing_ok=True)
-    return total / len(job.cuts[:_FRAMES]) * len(job.cuts)
+    """Bytes that its copy will take, from a few frames."""
+    video = Video(job.path, fps=job.fps)
+    info = probe(video)
+    frames = list(range(info.frames))
+    if job.stretches:
+        index = None if is_frame_folder(job.path) else read_index(job.path)
+        frames = sorted(_wanted(job, info, index.seconds if index else None)[0])
+    numbers = [frames[round(at)] for at in np.linspace(0, len(frames) - 1, _FRAMES)]
+    pictures = read_frames(video, numbers, short_side=min(job.side, info.height, info.width))
+    job.target.parent.mkdir(parents=True, exist_ok=True)
+    part = partial_beside(job.target)
+    try:
+        with IntraWriter(part, info.fps, info.ticks) as writer:
+            for number, pixels in enumerate(pictures):
+                writer.write(pixels, number / info.fps)
+        return part.stat().st_size / len(numbers) * len(frames)
+    finally:
+        part.unlink(missing_ok=True)
 
 
-def _of_copies(listing: Listing, copies: dict[Video, Path], pattern: str | None) -> Listing:
+def _of_copies(listing: Listing, copies: dict[Path, Path]) -> Listing:
     """The listing with the copy of each video in its place, and the original of one that has none."""
-    rows: dict[str, list[Row]] = {}
-    for split, originals in listing.rows.items():
-        rows[split] = []
-        for row in originals:
-            video = _video(row)
-            if not video.is_stretch:
-                moved = dataclasses.replace(row, path=copies.get(video, _absolute(row.path)))
-            elif video in copies:  # a file of its own, that is known by what it was a stretch of
-                moved = dataclasses.replace(
-                    row, path=copies[video], name=row.key, start=0.0, end=None, group=source_group(row, pattern)
-                )
-            else:
-                moved = dataclasses.replace(row, path=_absolute(row.path), group=source_group(row, pattern))
-            rows[split].append(moved)
+    rows = {
+        split: [dataclasses.replace(row, path=copies.get(row.path, _absolute(row.path))) for row in originals]
+        for split, originals in listing.rows.items()
+    }
     return dataclasses.replace(listing, rows=rows)
 
 

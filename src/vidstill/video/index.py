@@ -188,6 +188,13 @@ def intra_mark(fps: float, ticks: int) -> str:
     return f"vidstill intra frames, fps {float(fps)!r}, ticks {ticks}"
 
 
+def stated_seconds(path: File) -> float:
+    """From the first frame to the end of the last one, of a file with `intra_mark`; 0 for any other."""
+    with open_video(path) as (container, stream):
+        stated = _stated(container, stream, check_file(path).st_size)
+    return float(stated.seconds[-1] + 1 / stated.info.fps) if stated and stated.seconds is not None else 0.0
+
+
 def _stated(container: Any, stream: Any, size: int) -> Index | None:
     """The index of a file of key frames that this package wrote and decoded once: its header states it, so that no
     packet is read. None for any other file."""
@@ -203,7 +210,7 @@ def _stated(container: Any, stream: Any, size: int) -> Index | None:
     if not rising or sizes.min() <= 0 or positions[-1] + sizes[-1] > size:
         return None
     every = np.arange(len(entries), dtype=np.int32)
-    plan = Plan(every, every, np.ones(len(entries), bool), stamps, positions)
+    plan = Plan(every, every, np.zeros(len(entries), bool), stamps, positions)
     info = VideoInfo(len(entries), float(mark[1]), codec.width, codec.height, 0, "mjpeg", int(mark[2]))
     return Index(info, plan, stamps, stamps, tick)
 

@@ -25,14 +25,16 @@ _FINEST = 10_000  # QuickTime counts at least so many ticks a second, else it do
 class IntraWriter:
     """Writes uint8 RGB frames (H,W,3), all of one size, to the QuickTime file `path` itself.
 
-    `fps` and `ticks` are what a reader is to be told (see VideoInfo), whatever the time stamps. Raises VideoError where
-    the file cannot be written.
+    `fps` and `ticks` are what a reader is to be told (see VideoInfo), whatever the time stamps, which are in units of
+    `tick` seconds, or such that frames at `fps` have exact ones. Raises VideoError where the file cannot be written.
     """
 
-    def __init__(self, path: Path, fps: float, ticks: int) -> None:
+    def __init__(self, path: Path, fps: float, ticks: int, tick: float = 0.0) -> None:
         self.path, self.mark = path, intra_mark(fps, ticks)
         self.rate = Fraction(fps).limit_denominator(1001) or Fraction(25)
         self.scale = self.rate.numerator * math.ceil(_FINEST / self.rate.numerator)
+        if tick and abs(round(1 / tick) * tick - 1) < 1e-9:
+            self.scale = round(1 / tick)
         self.stamp = -1
         self.stream: Any = None
         self.reformat = VideoReformatter().reformat
