@@ -36,8 +36,8 @@ log = logging.getLogger(__name__)
 
 VIDEOS, DONE = "videos", "done.jsonl"
 
-_MARK = 32  # side of the small picture by which each frame is known again
-_ALIKE = 4.0  # grey levels on average between the small pictures of a frame and of its copy; real clips have up to 1
+_MARK = 16  # side of the small picture by which each frame is known again
+_ALIKE = 8.0  # grey levels on average between the small pictures of a frame and of its copy; real clips have about 1
 _SAMPLED, _FRAMES = 16, 4  # videos, and frames of each, that the size is estimated from
 _SECONDS, _SECONDS_PER_MB = 120.0, 10.0  # what a video may take: twice the limits of a check
 
