@@ -7,6 +7,7 @@ import difflib
 import functools
 import inspect
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -381,6 +382,34 @@ def browse(
         _last(path)
 
 
+def prepare(
+    what: tyro.conf.Positional[Literal["cache"]],
+    data: tyro.conf.Positional[Path],
+    out: tyro.conf.Positional[Path],
+    *,
+    side: int = 256,
+    workers: int | None = None,
+    settings: Settings = (),
+) -> None:
+    """Copy a data set so that it is read fast: each video as small key frames, the lists beside them.
+
+    Args:
+        what: cache: Motion JPEG of a small side; an interrupted copy, started again, goes on
+        data: folder or csv; more about it as --data.format, --data.classes and so on
+        out: folder of the copy; train on it with --data.root
+        side: short side of the copies in pixels; smaller videos stay as they are
+        workers: processes; default one per core
+    """
+    from vidstill.data.cache import prepare_cache
+
+    run = resolve(None, ["--data.root", str(data), *settings])
+    with _goes_on(lambda: True), _progress() as report:
+        made = prepare_cache(run, out, side=side, workers=workers, report=report)
+    _say(made.summary())
+    _say(f"vidstill train … --data.root {shlex.quote(str(out))}{' --data.multi_label' * run.data.multi_label}")
+    _last(out)
+
+
 def bench(
     sources: tyro.conf.Positional[tuple[str, ...]] = (),
     *,
@@ -502,8 +531,8 @@ def settings(pattern: tyro.conf.Positional[str] = "*") -> None:
 
 
 _FUNCTIONS: list[Callable[..., None]] = [
-    demo, train, distill, test, predict, explain, check, info, browse, bench, import_, models, datasets, recipes,
-    settings,
+    demo, train, distill, test, predict, explain, check, info, browse, prepare, bench, import_, models, datasets,
+    recipes, settings,
 ]  # fmt: skip
 VERBS = {function.__name__.rstrip("_"): function for function in _FUNCTIONS}  # import_: the name is a keyword
 

@@ -25,6 +25,7 @@ from vidstill.data.official.openmmlab import has_openmmlab, read_list, read_open
 from vidstill.data.official.something import SSV1, SSV2, is_frame_list, read_ssv1, read_ssv2
 from vidstill.data.official.ucf import has_ucf11, protocol_note, read_ucf11
 from vidstill.data.official.ucf101 import UCF101, read_ucf101
+from vidstill.data.prepared import read_prepared
 from vidstill.data.rows import (
     SPLITS,
     UNDIVIDED,
@@ -56,6 +57,8 @@ def read_listing(data: Data) -> Listing:
         raise ValueError(f"data.format {data.format!r}: {hint}allowed are auto, {', '.join(BY_NAME)}")
     if not data.root.exists():
         raise ValueError(f"data.root {data.root} is not there")
+    if prepared := read_prepared(data):
+        return prepared
     data, known = _found(data)
     listing = known.read(data)
     if not any(listing.rows.values()):
