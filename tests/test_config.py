@@ -1,5 +1,7 @@
 """Recipes, overrides and their errors."""
 
+import re
+import shlex
 import time
 from pathlib import Path
 from typing import get_args
@@ -17,6 +19,7 @@ from vidstill.config import (
     Run,
     Section,
     Train,
+    missing_run,
     parse_yaml,
     recipe_names,
     resolve,
@@ -201,3 +204,23 @@ def test_files_with_former_names_of_samplings_and_views_are_read() -> None:
         assert getattr(resolve(None, [f"--clip.{field}", former]).clip, field) == present
     with pytest.raises(ValueError, match="sampling"):
         Clip.model_validate({"sampling": ["sparse"]})
+
+
+@pytest.mark.parametrize("recipe", recipe_names())
+def test_a_recipe_that_starts_from_another_run_says_how_to_make_it(
+    recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command makes just the folder that the recipe names."""
+    monkeypatch.chdir(tmp_path)
+    run = resolve(recipe)
+    runs = [source for source in (run.model.weights, *run.distil.teacher) if source and source.startswith("runs/")]
+    problem = missing_run(run)
+    assert bool(problem) == bool(runs)
+    for source in runs:
+        found = re.search(r"`vidstill train (.*?)`", missing_run(run))
+        assert found and source in missing_run(run)
+        name, *settings = shlex.split(found[1])
+        made = resolve(name, settings)
+        assert made.folder == Path(source)
+        made.folder.mkdir(parents=True)
+    assert missing_run(run) == ""

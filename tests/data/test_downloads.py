@@ -65,12 +65,13 @@ def test_flat_videos_beside_lists_are_those_of_the_lists(tmp_path: Path) -> None
 def test_folders_that_are_no_classes(tmp_path: Path, folders: tuple[str, ...], suffix: str) -> None:
     """Lists that are missing, or of an unknown kind."""
     for folder in folders:
-        write(tmp_path, *([f"{folder}/{n}.{suffix}" for n in range(4)] if folder[0] != "u" else [f"{folder}/read.me"]))
-    with pytest.raises(ValueError, match=rf"{folders[0]}/.* hold videos, and those are no names of classes") as caught:
+        files = ["read.me"] if folder == "ucfTrainTestlist" else [f"{n}.{suffix}" for n in range(4)]
+        write(tmp_path, *(f"{folder}/{file}" for file in files))
+    with pytest.raises(ValueError, match=rf"its videos lie in .*{folders[0]}/.* are no names of classes") as caught:
         read_annotations(Data(root=tmp_path))
     assert "Looked for" in str(caught.value) and "\n" not in str(caught.value)
-    if "ucfTrainTestlist" in folders:
-        assert "it holds ucfTrainTestlist" in str(caught.value) or "a video lies" in str(caught.value)
+    beside = "ucfTrainTestlist" if "ucfTrainTestlist" in folders else "nothing"
+    assert str(caught.value).endswith(f"beside them lies {beside}")
 
 
 @pytest.mark.parametrize("format", ["auto", "folders"])

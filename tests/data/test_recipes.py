@@ -272,7 +272,8 @@ def test_documented_trainings(command: str, tmp_path: Path, monkeypatch: pytest.
     recipe = arguments.pop(0) if not arguments[0].startswith("--") else None
     if verb == "distill" and "--teacher" not in arguments:
         arguments += ["--teacher", "runs/teacher"]
-    settings = [{"--teacher": "--distil.teacher"}.get(word, word) for word in arguments]
+    own_names = {"--teacher": "--distil.teacher", "--teacher-recipe": "--distil.teacher_recipe"}
+    settings = [own_names.get(word, word) for word in arguments]
     run = resolve(recipe, [*(["--objective", "distil"] if verb == "distill" else []), *settings])
     monkeypatch.chdir(tmp_path)
     mine = recipe is None or "--data.format" in settings

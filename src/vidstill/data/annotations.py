@@ -169,7 +169,7 @@ def _resolve_labels(
     label is none of them, or none of the model's.
     """
     rows = [row for split in listing.rows.values() for row in split]
-    classes = _class_list(data) if data.classes else listing.classes
+    classes = class_list(data) if data.classes else listing.classes
     written = _written(rows, data.multi_label, classes or known)
     if not listing.named and all(is_number(label) for _, label in written):
         classes = classes or (list(known) if known is not None else None)
@@ -184,7 +184,7 @@ def _resolve_labels(
     return classes, _by_row(ids)
 
 
-def _class_list(data: Data) -> list[str]:
+def class_list(data: Data) -> list[str]:
     source = str(data.classes)
     return class_names(source if source in shipped() else placed(data, Path(os.path.expanduser(source))))  # noqa: PTH111 - without a home too
 

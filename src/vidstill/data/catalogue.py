@@ -16,7 +16,7 @@ class DataSet(NamedTuple):
     format: str  # of data.formats, which reads it
     recipes: str  # what models.catalogue calls it, if there are recipes
     classes: int
-    clips: int | None  # of all its parts, as published: some of YouTube's are always gone
+    clips: int | None  # published or listed, of all parts: some of YouTube's are always gone
     bytes: float | None  # of the videos as they are downloaded
     licence: str
     source: str  # where its makers give it away

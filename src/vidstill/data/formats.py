@@ -137,9 +137,10 @@ def _read_folders(data: Data) -> Listing:
     if not any(rows.values()):
         raise ValueError(_nothing_found(data))
     if UNDIVIDED in splits and all(name.casefold() in _NO_CLASSES for name in classes):
+        others = [path.name for path in _inside(data.root) if path.name not in classes]
         raise ValueError(
-            f"{data.root}: {few([f'{name}/' for name in classes])} hold videos, and those are no names of classes. "
-            f"Looked for {_wanted()}; {_instead(data.root, classes)}"
+            f"{data.root}: its videos lie in {few([f'{name}/' for name in classes])}, and those are no names of "
+            f"classes. Looked for {_wanted()}; beside them lies {few(others) or 'nothing'}"
         )
     left_out: list[str] = []
     used = {row.path for found in rows.values() for row in found}
@@ -178,9 +179,9 @@ def _wanted() -> str:
     return ", ".join(dict.fromkeys(known.looked_for for known in FORMATS))
 
 
-def _instead(top: Path, but: Iterable[str] = ()) -> str:
+def _instead(top: Path) -> str:
     """What is in a folder that was not understood, and how to mend it."""
-    names = [path.name for path in _inside(top) if path.name not in but and not path.name.startswith(".")]
+    names = [path.name for path in _inside(top) if not path.name.startswith(".")]
     if archives := [name for name in names if _ARCHIVE.fullmatch(name)]:
         return f"it holds archives, {few(archives)}: unpack them there"
     sets = [folder.name for folder in folders_in(top) if split_folders(folder) or class_folders(folder)]

@@ -6,6 +6,7 @@ import difflib
 from pathlib import Path
 
 from vidstill.models.catalogue import CATALOGUE, configurations, matching
+from vidstill.reporting.recipes import table as trainings
 from vidstill.reporting.tables import Table, amount, text, to_markdown, write_between
 
 BEGIN, END = "<!-- vidstill models -->", "<!-- end -->"  # around what `write_page` puts into a page
@@ -54,4 +55,4 @@ def tables(pattern: str = "*") -> list[Table]:
 
 def write_page(path: Path) -> None:
     """Put the tables into a Markdown page, between the line BEGIN and the line END. Raises ValueError without them."""
-    write_between(path, BEGIN, END, "\n\n".join(map(to_markdown, tables())))
+    write_between(path, BEGIN, END, "\n\n".join(map(to_markdown, [*tables(), trainings()])))

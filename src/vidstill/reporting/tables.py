@@ -76,7 +76,7 @@ def write_between(path: Path, begin: str, end: str, drawn: str) -> None:
     if not (found and closed):
         raise ValueError(f"{path}: no place for the tables: it needs the lines {begin} and {end}")
     with atomic(path) as file:
-        file.write(f"{before}{begin}\n{drawn}\n\n{end}{after}".encode())
+        file.write(f"{before}{begin}\n\n{drawn}\n\n{end}{after}".encode())
 
 
 def to_html(table: Table) -> str:
