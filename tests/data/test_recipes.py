@@ -129,6 +129,17 @@ def something(root: Path) -> None:
     write(root, {"labels/test.json": '[{"id":"1420"}]', "labels/test-answers.csv": "1420;Throwing something\n"})
 
 
+def activitynet(root: Path) -> None:
+    database = {
+        f"{part[0]}{n:010}": {"subset": part, "annotations": [{"segment": [1.5, 9.25], "label": name}]}
+        for part in ("training", "validation")
+        for n, name in enumerate(class_names("activitynet200"))
+    }
+    content = {"version": "VERSION 1.3", "taxonomy": [], "database": database}
+    write(root, {"activity_net.v1-3.min.json": json.dumps(content)})
+    write(root, videos(*(f"videos/v_{name}.mp4" for name in database)))
+
+
 def diving48(root: Path) -> None:
     names = class_names("diving48")
     for part, first in (("train", 0), ("test", 100)):
@@ -168,7 +179,7 @@ LAYOUTS: dict[str, tuple[list[Callable[[Path], None]], int, set[str]]] = {
     "jester": ([jester], 27, {"train", "val"}),
     "ssv2": ([something, focalnet_lists("ssv2")], 174, {"train", "val"}),
     "diving48": ([diving48, focalnet_lists("diving48")], 48, {"train", "val"}),
-    "activitynet": ([focalnet_lists("activitynet200")], 200, {"train", "val"}),
+    "activitynet": ([activitynet, focalnet_lists("activitynet200")], 200, {"train", "val"}),
     "ut_interaction": ([ut_interaction], 6, {"train", "val"}),
     "hockey_fights": ([class_folders("fight", "no_fight", splits=("train", "valid"))], 2, {"train", "val"}),
     "demo": ([class_folders("grow", "shrink", splits=("train", "val", "test"))], 2, {"train", "val", "test"}),
@@ -228,8 +239,10 @@ def own(run: Run) -> Callable[[Path], None]:
     """A person's own videos, as the settings of a command want them."""
 
     def build(root: Path) -> None:
-        names = [f"v_{name}_g{group:02}_c01.avi" for name in ("walk", "run") for group in range(1, 11)]
-        if root.suffix == ".csv":
+        names = [f"v_{name}_g{group:02}_c01.avi" for name in ("walk", "run") for group in range(1, 26)]
+        if root.name.startswith("UCF11"):
+            write(root, videos(*(re.sub(r"v_(.+)_g(\d+)_c.*", r"\1/v_\1_\2/v_\1_\2_01.mpg", name) for name in names)))
+        elif root.suffix == ".csv":
             write(root.parent, {**videos(*names), root.name: "".join(f"{n},{n.split('_')[1]}\n" for n in names)})
         elif run.data.multi_label:
             lines = ["path,labels\n", *(f"{name},{'walk;run' if n % 3 else 'run'}\n" for n, name in enumerate(names))]

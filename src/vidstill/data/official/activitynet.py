@@ -17,10 +17,17 @@ from vidstill.video.frame_folder import is_frame_folder
 
 
 def is_activitynet(path: Path) -> bool:
-    """Whether a file is ActivityNet's own JSON or that of the boundary-matching network (`anet_anno_action.json`)."""
+    """Whether a file is ActivityNet's own JSON or that of the boundary-matching network, by its name, so that one that
+    is not understood is spoken of, or by what is in it."""
     if path.suffix.lower() != ".json":
         return False
+    if _called(path):
+        return True
     return holds(path, b'"database"', b'"taxonomy"') or holds(path, b'"duration_second"', b'"segment"')
+
+
+def _called(path: Path) -> bool:
+    return path.match("activity_net*.json") or path.name == "anet_anno_action.json"
 
 
 def has_activitynet(data: Data) -> bool:
@@ -36,11 +43,13 @@ def read_activitynet(data: Data) -> Listing:
     `fps` (3D-ResNets), else in the table (`rfps`), else `data.fps`. The 200 classes are in the order of the
     published labels, which is not alphabetical. Raises ValueError for another version or another form.
     """
-    files = given_lists(data) or dict.fromkeys([UNDIVIDED], next(iter(_found(data)), Path()))
-    if wrong := [path for path in files.values() if not is_activitynet(path)]:
+    found = _found(data)[:1]
+    files = given_lists(data) or dict(zip([UNDIVIDED], found, strict=False))
+    wrong = next((path for path in files.values() if not is_activitynet(path)), None)
+    if wrong or not files:
         raise ValueError(
-            f"{wrong[0] if given_lists(data) else data.splits or data.root}: no JSON of ActivityNet 1.3 there: give "
-            "activity_net.v1-3.min.json or anet_anno_action.json as data.train, or put it in data.root"
+            f"{wrong or data.splits or data.root}: no JSON of ActivityNet 1.3 there: give activity_net.v1-3.min.json "
+            "or anet_anno_action.json as data.train, or put it in data.root"
         )
     present = Present(base(data))
     empty: list[str] = []
@@ -71,7 +80,7 @@ def read_activitynet(data: Data) -> Listing:
 def _found(data: Data) -> list[Path]:
     if not data.root.is_dir():
         return []
-    return official_files(data, is_activitynet, "activity_net*.json", "anet_anno_action.json", "activitynet*.json")
+    return sorted(official_files(data, is_activitynet, "*.json"), key=lambda path: (not _called(path), path))
 
 
 class _Video(NamedTuple):

@@ -44,7 +44,7 @@ def protocol_note(data: Data, rows: Sequence[Row], classes: Sequence[str]) -> st
     if len(spelt) < 2:
         return None
     if _called(rows, r"v_\w+_g\d\d_c\d\d") and spelt <= set(map(spelling, class_names("ucf50"))):
-        if data.split == "group" and data.folds == 25:
+        if data.split == "group":
             return None
         return (
             "UCF50's protocol leaves each of its 25 groups out: --data.split group --data.folds 25 "
