@@ -125,7 +125,7 @@ def read_annotations(data: Data, seed: int = 0, known: Sequence[str] | None = No
         notes.append(f"{len(folders)} frame folders without a rate: {ASSUMED_FPS:g} fps are assumed; set data.fps")
         rate = ASSUMED_FPS
     splits = {
-        split: [_sample(row, labels[row], _group(row, data.group), _rate(row, data.fps, rate)) for row in rows]
+        split: [_sample(row, labels[row], _group(row, data.group), rate_of(row, data.fps, rate)) for row in rows]
         for split, rows in listing.rows.items()
         if rows
     }
@@ -150,7 +150,7 @@ def _sample(row: Row, labels: tuple[int, ...], group: str | None, fps: float | N
     )
 
 
-def _rate(row: Row, wanted: float | None, otherwise: float | None) -> float | None:
+def rate_of(row: Row, wanted: float | None, otherwise: float | None) -> float | None:
     """Of a frame folder: as the settings have it, else the data set, else as is assumed. A file has its own."""
     return wanted or row.fps or otherwise if _is_folder(row) else None
 

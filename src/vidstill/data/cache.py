@@ -19,12 +19,12 @@ import cv2
 import numpy as np
 
 from vidstill.config import Run
-from vidstill.data.annotations import Annotations, find_problems, read_annotations
+from vidstill.data.annotations import Annotations, find_problems, rate_of, read_annotations
 from vidstill.data.formats import read_listing
 from vidstill.data.isolated import Lost, isolated
 from vidstill.data.lists import base
 from vidstill.data.prepared import begin_prepared, is_prepared, write_prepared
-from vidstill.data.rows import Listing, few, is_video_name, stem
+from vidstill.data.rows import Listing, Row, few, is_video_name, stem
 from vidstill.files import PARTIAL, locked, partial_beside
 from vidstill.video.decode import VideoError, iter_frames, probe, read_frames
 from vidstill.video.frame_folder import is_frame_folder, pictures_of
@@ -99,7 +99,7 @@ def prepare_cache(
         if not is_prepared(out):
             begin_prepared(out)
         rate = data.fps or listing.fps or ASSUMED_FPS
-        jobs = _jobs(listing, _absolute(base(data)), out, side, rate)
+        jobs = _jobs(listing, _absolute(base(data)), out, side, lambda row: rate_of(row, data.fps, rate) or rate)
         made, kept = _copy(jobs, out, workers, report)
         size, source_size = sum(entry["bytes"] for entry in made.values()), sum(map(_weight, made))
         copied = _of_copies(listing, {path: out / entry["file"] for path, entry in made.items()})
@@ -154,12 +154,13 @@ class _Job:
         }  # fmt: skip
 
 
-def _jobs(listing: Listing, root: Path, out: Path, side: int, rate: float) -> list[_Job]:
+def _jobs(listing: Listing, root: Path, out: Path, side: int, rate: Callable[[Row], float]) -> list[_Job]:
     """One for each path of the lists; the copies are called as the videos, below `root` or wherever they are."""
     used: dict[Path, set[tuple[float, float | None]]] = defaultdict(set)
-    for rows in listing.rows.values():
-        for row in rows:
-            used[row.path].add((row.start, row.end))
+    rates: dict[Path, float] = {}
+    for row in (row for rows in listing.rows.values() for row in rows):
+        used[row.path].add((row.start, row.end))
+        rates[row.path] = rate(row)
     jobs, taken = [], set[str]()
     for path, stretches in used.items():
         place = _absolute(path)
@@ -171,7 +172,7 @@ def _jobs(listing: Listing, root: Path, out: Path, side: int, rate: float) -> li
         taken.add(name)
         whole = (0.0, None) in stretches
         kept = () if whole else tuple(sorted(stretches, key=lambda s: (s[0], s[1] or 0.0)))
-        jobs.append(_Job(path, kept, out / VIDEOS / f"{name}.mov", rate, side))
+        jobs.append(_Job(path, kept, out / VIDEOS / f"{name}.mov", rates[path], side))
     return jobs
 
 

@@ -13,7 +13,7 @@ from vidstill.data.rows import UNDIVIDED, Listing, Row
 from vidstill.files import atomic, read_csv, write_csv
 
 CARD = "prepared.json"
-_COLUMNS = ("path", "label", "group", "start", "end", "source")
+_COLUMNS = ("path", "label", "group", "start", "end", "fps", "source")
 _DIVIDED_BY_FOLD = ("ucf101", "hmdb51")  # whose lists are of one fold
 
 
@@ -33,6 +33,7 @@ def write_prepared(folder: Path, listing: Listing, data: Data, classes: list[str
                 row.group or "",
                 row.start or "",
                 "" if row.end is None else row.end,
+                row.fps or "",
                 row.name,
             )
             for row in rows
@@ -104,9 +105,9 @@ def read_prepared(data: Data) -> Listing | None:
 
 
 def _row(
-    root: Path, source: Path, line: int, path: str, label: str, group: str, start: str, end: str, name: str
+    root: Path, source: Path, line: int, path: str, label: str, group: str, start: str, end: str, fps: str, name: str
 ) -> Row:
     return Row(
         root / path, name, label, source, line=line, group=group or None,
-        start=float(start or 0), end=float(end) if end else None,
+        start=float(start or 0), end=float(end) if end else None, fps=float(fps) if fps else None,
     )  # fmt: skip
