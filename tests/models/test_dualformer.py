@@ -262,7 +262,7 @@ def test_weights_whose_kernels_cannot_be_resampled_are_refused() -> None:
 
 
 def test_an_image_model_needs_a_fresh_head() -> None:
-    images = {"patch_embeds.0.proj.weight": torch.zeros(8, 3, 4, 4)}
+    images = {"patch_embeds.0.proj.weight": torch.zeros(8, 3, 4, 4), "norm.weight": torch.ones(8)}
     with pytest.raises(ValueError, match='is an image model, whose classifier does not fit videos: head="fresh"'):
         load_weights(micro(), images)
 

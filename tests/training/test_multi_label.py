@@ -84,7 +84,7 @@ def test_a_run_learns_and_every_figure_is_the_map_of_its_predictions(
     assert best["activation"] == "sigmoid"
     assert best["metrics"]["mAP"] == max(validated)
     assert best["provenance"]["epoch"] == validated.index(max(validated))
-    said = f"mAP {expected:.1%}"
+    said = f"mAP {100 * expected:.1f} %"
     main(["test", str(trained)])
     assert said in capsys.readouterr().out
     main(["test", "--from", str(trained / "predictions.csv"), "--out", str(tmp_path / "again.csv")])

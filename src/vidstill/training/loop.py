@@ -37,7 +37,8 @@ from vidstill.training.statistics import precise_statistics, share_statistics
 log = logging.getLogger(__name__)
 
 REPORT_SECONDS = 0.5  # often enough to look alive, rare enough not to stall a GPU
-SHARES = ("mAP", "top1", "top5", "none_below", "data_wait")  # of the figures of an epoch, what is shown in per cent
+FOR_THE_FILE = ("none_below", "none_below_videos")  # of the figures of an epoch, what is kept and not shown
+SHARES = ("mAP", "top1", "top5", "data_wait")  # of the figures of an epoch, what is shown in per cent
 
 
 def unwatched(step: int, waited: float) -> None:
@@ -289,9 +290,12 @@ def _warn_of(found: Sequence[tuple[str, str]], known: set[str], on_error: str) -
 
 
 def _listed(figures: Figures) -> str:
-    shares = [key for key in figures if key.split()[-1] in SHARES]
-    shown = {key: f"{100 * value:.1f} %" if key in shares else f"{value:.4g}" for key, value in figures.items()}
-    return "  ".join(f"{key.replace('_', ' ')} {value}" for key, value in shown.items())
+    said = []
+    for key, value in figures.items():
+        name = key.split()[-1]
+        if name not in FOR_THE_FILE:
+            said.append(f"{key.replace('_', ' ')} {f'{100 * value:.1f} %' if name in SHARES else f'{value:.4g}'}")
+    return "  ".join(said)
 
 
 def _part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
