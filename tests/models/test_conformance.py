@@ -33,6 +33,7 @@ DUAL = {
 }  # fmt: skip
 FOCAL = {"width": 8, "depths": (1, 2), "focal_levels": (2, 1), "focal_windows": (3, 3), "init_std": 0.15}
 RESNET = {"width": 8, "depths": (1, 1, 1, 1), "beta": 4}
+ODD = [(4, 32, 32), (1, 47, 65)]
 ANY, MULTIPLES, LONG = [(4, 32, 32), (3, 48, 64)], [(4, 32, 32), (8, 48, 64)], [(16, 32, 32), (19, 48, 64)]
 SMALL: dict[str, tuple[dict[str, Any], list[tuple[int, int, int]]]] = {  # options; frames, height, width
     "dualformer_tiny": (DUAL, [(8, 64, 64), (5, 47, 70)]),
@@ -58,6 +59,10 @@ SMALL: dict[str, tuple[dict[str, Any], list[tuple[int, int, int]]]] = {  # optio
     "shufflenet_3d": ({"width": 0.25}, [(16, 32, 32), (32, 48, 64)]),
     "shufflenetv2_3d": ({"width": 0.25}, LONG),
     "mobilenetv2_3d": ({"width": 0.25}, LONG),
+    "tsm_efficientnet_lite0": ({"width": 0.25}, ODD),
+    "tsm_efficientnet_lite1": ({"width": 0.25, "shift": 0.25, "online": True}, ODD),
+    "tsm_efficientnet_lite2": ({"width": 0.25, "shift": 0.0}, ODD),
+    "tsm_mobilenetv2": ({"width": 0.25}, ODD),
 }
 NAMES = list_models()
 EVERY = pytest.mark.parametrize("name", NAMES)
