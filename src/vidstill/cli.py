@@ -261,6 +261,55 @@ def check(
         raise SystemExit(1)
 
 
+def info(
+    what: tyro.conf.Positional[str],
+    *,
+    sample: int = 1000,
+    workers: int | None = None,
+    settings: Settings = (),
+) -> None:
+    """Tell what a data set, a trained model, a recipe or a network is: videos and classes; parts and their cost.
+
+    Args:
+        what: folder or csv of videos, more about it as --data.format and so on; run folder or .safetensors file;
+            recipe; network
+        sample: videos of a data set whose headers are read, spread evenly over it; 0 for all
+        workers: processes that read them; default one per core
+    """
+    from vidstill.reporting.info import DETAILS
+    from vidstill.reporting.info import info as tell
+
+    with _progress() as report:
+        told = tell(what, settings, sample=sample, workers=workers, report=report)
+    for one in told:
+        _say(one if isinstance(one, str) else _shown(one, DETAILS))
+
+
+def browse(
+    data: tyro.conf.Positional[Path | None] = None,
+    *,
+    recipe: str | None = None,
+    rows: int = 8,
+    out: Path = Path("browse.png"),
+    settings: Settings = (),
+) -> None:
+    """Picture what training sees: clips of its first batch, cropped, coloured and blended, as a sheet and moving.
+
+    Args:
+        data: folder or csv; more about it as --data.format, --data.classes and so on; default the recipe's own
+        recipe: whose clips and augmentation, a name from `vidstill recipes` or a YAML file; settings change them
+        rows: clips that are shown
+        out: .png; the moving clips lie beside it as .gif
+    """
+    from vidstill.explain.browse import browse as picture
+
+    root = [] if data is None else ["--data.root", str(data)]
+    with _progress() as report:
+        written = picture(resolve(recipe, [*root, *settings]), out, rows=rows, report=report)
+    for path in written:
+        _last(path)
+
+
 def bench(
     sources: tyro.conf.Positional[tuple[str, ...]] = (),
     *,
@@ -328,7 +377,7 @@ def recipes() -> None:
 
 VERBS: dict[str, Callable[..., None]] = {
     function.__name__: function
-    for function in (demo, train, distill, test, predict, explain, check, bench, models, recipes)
+    for function in (demo, train, distill, test, predict, explain, check, info, browse, bench, models, recipes)
 }
 
 

@@ -133,8 +133,10 @@ class Clip(Section):
 class Augment(Section):
     """What training does to a clip. Probabilities are per clip."""
 
-    crop: Literal["resized", "scaled"] = Field(
-        "resized", description="a random share of the frame, or a window of clip.size in the frame at a random scale"
+    crop: Literal["resized", "scaled", "multiscale"] = Field(
+        "resized",
+        description="a random share of the frame; a window of clip.size in the frame at a random scale; a square of 1, "
+        "0.84, 0.71, 0.59 or 0.5 times the short side (Efficient-3DCNNs)",
     )
     scales: tuple[int, int] = Field((256, 320), description="scaled: shortest and longest short side of the frame")
     inverse_scales: bool = Field(False, description="scaled: 1 / side is what is uniform")

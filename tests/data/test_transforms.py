@@ -71,6 +71,16 @@ class TestBoxes:
         box = transforms.random_resized_crop(10, 90, (0.9, 1), (1, 1), rng(), random.Random(0))
         assert box == (40, 0, 50, 10)
 
+    def test_multiscale_squares_have_the_five_sides_and_lie_anywhere(self):
+        boxes = np.array([transforms.multiscale_crop(100, 160, rng(seed)) for seed in range(600)])
+        sides = boxes[:, 2:] - boxes[:, :2]
+        assert (sides[:, 0] == sides[:, 1]).all() and boxes.min() >= 0
+        found, counts = np.unique(sides[:, 0], return_counts=True)
+        assert found.tolist() == [50, 59, 70, 84, 100] and counts.min() > 80
+        half = boxes[sides[:, 0] == 50]
+        assert half[:, 0].min() < 8 and half[:, 2].max() > 152, "along the whole width"
+        assert half[:, 1].min() < 5 and half[:, 3].max() > 95
+
     @given(st.integers(1, 500), st.integers(1, 500), st.integers(1, 300), st.integers(1, 600), st.integers(1, 600))
     def test_rescaled_box_lies_in_the_other_frame(self, height, width, seed, new_height, new_width):
         box = transforms.random_resized_crop(height, width, (0.08, 1), (0.75, 4 / 3), rng(seed), random.Random(seed))
@@ -78,7 +88,7 @@ class TestBoxes:
         x1, y1, x2, y2 = transforms._source_box(box, height, width, info)
         assert 0 <= x1 < x2 <= new_width and 0 <= y1 < y2 <= new_height
         for new, old, scale in zip((x1, y1, x2, y2), box, (new_width / width, new_height / height) * 2, strict=True):
-            assert abs(new - old * scale) <= 1
+            assert abs(new - old * scale) <= 1.5  # half by rounding, and 1 where the box would be empty
 
     def test_short_side(self):
         assert transforms.short_side_size(240, 320, 256) == (256, 341)
@@ -249,6 +259,17 @@ class TestTrainClip:
             expected = [cv2.resize(frame[y1:y2, x1:x2], (56, 56)) for frame in decoded(video)[indices]]
             sample = transforms.train_clip(video, clip, PLAIN.model_copy(update={"scale": (0.3, 1)}), rng(seed))[0]
             assert np.abs(sample.astype(int) - expected).mean() < 5
+
+    def test_multiscale_crop_is_what_pil_makes_of_the_frames(self, video):
+        clip = Clip(frames=8, size=28, sampling="dense_looped")  # shrunk, so that antialiasing shows
+        for seed in range(5):
+            draws = rng(seed)
+            indices = sampling.train_indices(FRAMES, clip, draws)
+            box = transforms.multiscale_crop(HEIGHT, WIDTH, draws)
+            frames = [Image.fromarray(frame) for frame in decoded(video)[indices]]
+            expected = [np.asarray(frame.crop(box).resize((28, 28), Image.Resampling.BILINEAR)) for frame in frames]
+            sample = transforms.train_clip(video, clip, PLAIN.model_copy(update={"crop": "multiscale"}), rng(seed))[0]
+            assert np.array_equal(sample, expected)
 
     def test_flip_mirrors_every_frame(self, video):
         clip = Clip(frames=4, size=48)

@@ -121,9 +121,7 @@ def read_annotations(data: Data, seed: int = 0, known: Sequence[str] | None = No
     classes, labels = _resolve_labels(listing, data, known)
     rate, notes = data.fps or listing.fps, list(listing.notes)
     if not rate and (folders := [row for rows in listing.rows.values() for row in rows if _is_folder(row)]):
-        notes.append(
-            f"{len(folders)} folders of frames do not state their rate: {ASSUMED_FPS:g} is assumed; set data.fps"
-        )
+        notes.append(f"{len(folders)} frame folders without a rate: {ASSUMED_FPS:g} fps are assumed; set data.fps")
         rate = ASSUMED_FPS
     splits = {
         split: [_sample(row, labels[row], _group(row, data.group), rate if _is_folder(row) else None) for row in rows]

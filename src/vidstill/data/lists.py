@@ -82,7 +82,7 @@ def read_rows(path: Path, root: Path) -> list[Row]:
     Paths are relative to `root`. Several labels of a video are one text that `split_labels` understands. Raises
     ValueError that names the file and the line.
     """
-    entries = _from_json(path) if path.suffix.lower() == ".json" else _from_csv(path)
+    entries = list(_from_json(path) if path.suffix.lower() == ".json" else _from_csv(path))
     rows = []
     for entry in entries:
         name, label = entry.name.strip().replace("\\", "/"), entry.label.strip()
@@ -129,39 +129,45 @@ def _from_csv(path: Path) -> Iterator[Entry]:
     separator = _separator(lines)
     table = list(_table(path, lines, separator))
     columns = _columns(table)
-    width = len(table.pop(0)[1]) if columns else 0
+    if columns is None:
+        plain = [Entry(line, *_path_and_label(fields, separator, f"{path} line {line}")) for line, fields in table]
+        yield from _with_counts(plain) if separator == " " else plain
+        return
+    width = len(table.pop(0)[1])
     for line, fields in table:
-        if columns is None:
-            name, label = _path_and_label(fields, separator, f"{path} line {line}")
-            yield _of_frames(Entry(line, name, label), separator)
-        elif len(fields) != width:
+        if len(fields) != width:
             raise ValueError(
                 f"{path} line {line}: {len(fields)} fields, the header has {width}: quote what holds a comma"
             )
-        else:
-            group = None if columns.group is None else fields[columns.group]
-            start, end = (
-                None if column is None else read_seconds(fields[column], f"{path} line {line}")
-                for column in (columns.start, columns.end)
-            )
-            check_stretch(start, end, f"{path} line {line}")
-            yield Entry(line, fields[columns.path], fields[columns.label], group, start or 0.0, end)
+        group = None if columns.group is None else fields[columns.group]
+        start, end = (
+            None if column is None else read_seconds(fields[column], f"{path} line {line}")
+            for column in (columns.start, columns.end)
+        )
+        check_stretch(start, end, f"{path} line {line}")
+        yield Entry(line, fields[columns.path], fields[columns.label], group, start or 0.0, end)
 
 
-def _of_frames(entry: Entry, separator: str) -> Entry:
-    """`folder frames label` (OpenMMLab's rawframe lists, GKD's): the first of several numbers after a folder is how
-    many frames it holds."""
-    first, _, rest = entry.label.partition(",")
-    if separator != " " or not rest or is_video_name(entry.name) or not is_number(first):
-        return entry
-    return entry._replace(label=rest, frames=int(first))
+def _with_counts(entries: list[Entry]) -> list[Entry]:
+    """Of a list `folder frames label` (OpenMMLab's rawframe lists, GKD's): how many frames are in each folder.
+
+    That it is one is seen by every line: a folder, not a file, and two numbers or more.
+    """
+    found = [re.fullmatch(r"(.+?)\s+(\d+)((?:\s+\d+)*)", f"{entry.name} {entry.label}") for entry in entries]
+    if any(line is None or not line[3] or is_video_name(line[1]) for line in found):
+        return entries
+    return [
+        entry._replace(name=line[1], frames=int(line[2]), label=",".join(line[3].split()))
+        for entry, line in zip(entries, found, strict=True)
+        if line
+    ]
 
 
 def read_seconds(text: str, where: str) -> float | None:
     """`12.5`, `0:12.5` or `1:02:03.4`; None where nothing stands. Raises ValueError."""
     if not text.strip():
         return None
-    if not re.fullmatch(r"(?:(?:\d+:)?[0-5]?\d:)?\d+(?:\.\d*)?", text.strip()):
+    if not re.fullmatch(r"\d+(?:\.\d*)?|(?:\d+:)?\d+:[0-5]?\d(?:\.\d*)?", text.strip()):
         raise ValueError(f"{where}: {text.strip()!r} is no time: give seconds (12.5) or h:mm:ss.ff")
     seconds = 0.0
     for part in text.strip().split(":"):

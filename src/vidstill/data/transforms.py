@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from functools import partial
 from math import cos, pi, sin
 
 import cv2
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from vidstill.config import Augment, Clip
@@ -20,6 +22,7 @@ from vidstill.video.decode import FramesMissing, Source, VideoInfo, probe, read_
 from vidstill.video.pixels import short_side_size
 
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R 601
+SHARES = tuple(2 ** (-n / 4) for n in range(5))  # of the short side: 1, 0.84, 0.71, 0.59, 0.5
 YIQ = np.array([LUMA, [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
 
 
@@ -101,6 +104,13 @@ def scaled_crop(
     return (height, width), (x, y, x + size, y + size)
 
 
+def multiscale_crop(height: int, width: int, rng: np.random.RandomState) -> Box:
+    """(x1,y1,x2,y2) of a square of one of `SHARES` of the short side, anywhere in the frame (Efficient-3DCNNs)."""
+    side = int(min(height, width) * SHARES[rng.randint(len(SHARES))])
+    x, y = (round(rng.random_sample() * (length - side)) for length in (width, height))
+    return x, y, x + side, y + side
+
+
 def recolour(clip: np.ndarray, augment: Augment, rng: np.random.RandomState) -> np.ndarray:
     """Colour jitter and grey of a clip uint8 (T,H,W,3), each with its probability, for the clip as a whole.
 
@@ -169,10 +179,13 @@ def _train_clip(
 ) -> list[np.ndarray]:
     timing = Timing(info.fps, info.ticks)
     indices = train_indices(frames, clip, rng, timing)
-    if augment.crop == "scaled":
-        (height, width), box = scaled_crop(info.height, info.width, clip.size, augment, rng)
+    height, width = info.height, info.width
+    if augment.crop == "multiscale":
+        box = multiscale_crop(height, width, rng)
+    elif augment.crop == "scaled":
+        (height, width), box = scaled_crop(height, width, clip.size, augment, rng)
     else:
-        height, width = short_side_size(info.height, info.width, margin_size(clip.size))
+        height, width = short_side_size(height, width, margin_size(clip.size))
         box = random_resized_crop(height, width, augment.scale, augment.ratio, rng, _position(rng))
     box = _source_box(box, height, width, info)
     specs = (clip, *formats)
@@ -180,7 +193,11 @@ def _train_clip(
     state, samples = rng.get_state(), {}
     for size in {spec.size for spec in specs}:  # one decoding pass for each
         alike = [n for n, spec in enumerate(specs) if spec.size == size]
-        pixels = read_frames(path, np.concatenate([wanted[n] for n in alike]), box=box, size=(size, size))
+        numbers = np.concatenate([wanted[n] for n in alike])
+        if augment.crop == "multiscale":  # resized as released, with antialiasing
+            pixels = read_frames(path, numbers, resize=partial(_antialiased, box=box, size=size))
+        else:
+            pixels = read_frames(path, numbers, box=box, size=(size, size))
         for n, part in zip(alike, np.split(pixels, np.cumsum([len(wanted[n]) for n in alike])[:-1]), strict=True):
             rng.set_state(state)
             samples[n] = _augmented(part, specs[n], augment, rng, (clip.size, clip.size))
@@ -199,6 +216,13 @@ def _augmented(
     if rng.random_sample() < augment.erase:
         pixels = erase(pixels, clip.mean, rng, frame)
     return pixels
+
+
+def _antialiased(frame: np.ndarray, box: Box, size: int) -> np.ndarray:
+    """The box of a frame uint8 (H,W,3) as PIL resizes it, (S,S,3)."""
+    x1, y1, x2, y2 = box
+    cut = Image.fromarray(np.ascontiguousarray(frame[y1:y2, x1:x2]))
+    return np.asarray(cut.resize((size, size), Image.Resampling.BILINEAR))
 
 
 def _source_box(box: Box, height: int, width: int, info: VideoInfo) -> Box:
