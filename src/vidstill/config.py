@@ -227,6 +227,7 @@ class Train(Section):
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     workers: int | None = Field(None, ge=0, description="loader processes per training process; null: by the cores")
     start: Literal["fork", "spawn", "forkserver"] | None = Field(None, description="how loader processes start")
+    freeze_norms: bool = Field(False, description="batch norms keep the statistics of the starting weights")
     precise_norms: int = Field(0, ge=0, description="batches that measure batch norms anew after every epoch")
     validate_every: int = Field(1, ge=1, description="epochs between validations; always after the last")
     save_every: int = Field(0, ge=0, description="steps between checkpoints inside an epoch; 0: only after epochs")
@@ -235,6 +236,8 @@ class Train(Section):
     def _consistent(self) -> Train:
         if self.accelerator == "cpu" and self.precision == "fp16":
             raise ValueError("train.precision fp16 needs a GPU: with train.accelerator cpu use fp32 or bf16")
+        if self.freeze_norms and self.precise_norms:
+            raise ValueError("train.freeze_norms keeps statistics that train.precise_norms measures anew: choose one")
         if self.strategy == "fsdp" and self.ema is not None:
             raise ValueError("train.strategy fsdp shards the weights and train.ema keeps a whole copy: choose one")
         return self
