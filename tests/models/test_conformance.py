@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 import vidstill
 from vidstill.config import Clip
@@ -405,3 +406,17 @@ def test_a_cpu_without_bfloat16_stays_in_float32(monkeypatch: pytest.MonkeyPatch
     for name in NAMES:
         ours = create_model(name, **SMALL[name][0]).optimise_for_inference(bf16=True)
         assert next(ours.parameters()).dtype == torch.float32
+
+
+@EVERY
+def test_frozen_norms_keep_their_statistics_and_learn_their_scales(name: str) -> None:
+    model = drawn(name)
+    model.freeze_norms = True
+    model.train()
+    norms = [each for each in model.modules() if isinstance(each, _BatchNorm)]
+    before = [buffer.clone() for buffer in model.buffers()]
+    model(clips(shape_of(name))).square().sum().backward()
+    assert all(torch.equal(*pair) for pair in zip(before, model.buffers(), strict=True))
+    assert all(norm.weight is None or norm.weight.grad is not None for norm in norms)
+    model.freeze_norms = False
+    assert all(norm.training for norm in model.train().modules())

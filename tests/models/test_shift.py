@@ -82,6 +82,17 @@ def test_the_shift_tells_forwards_from_backwards() -> None:
         assert not torch.allclose(model(clip), model(clip.flip(2)), atol=1e-3)
 
 
+def test_checkpointing_keeps_fewer_activations() -> None:
+    kept = []
+    for checkpointing in (False, True):
+        model = create_model("tsm_efficientnet_lite0", 5, **SMALL)
+        model.checkpointing, sizes = checkpointing, list[int]()
+        with torch.autograd.graph.saved_tensors_hooks(lambda x, sizes=sizes: sizes.append(x.numel()) or x, lambda x: x):  # type: ignore[misc]
+            model(torch.randn(1, 3, 4, 64, 64))
+        kept.append(sum(sizes))
+    assert kept[1] < kept[0] / 3
+
+
 @pytest.mark.parametrize("share", [-0.1, 0.6])
 def test_a_share_that_is_none(share: float) -> None:
     with pytest.raises(ValueError, match=r"a share of the channels, 0 to 0\.5"):

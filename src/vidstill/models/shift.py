@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from vidstill.config import Clip
 from vidstill.models.adapt import Report, inflate
 from vidstill.models.convolution import BatchNorm3d, Chain, Conv3d, SameConv2d
+from vidstill.models.layers import recompute
 from vidstill.models.model import VideoModel
 from vidstill.models.registry import register_model
 
@@ -137,7 +138,9 @@ class ShiftNet(VideoModel):
     def _features(self, clips: Tensor) -> dict[str, Tensor]:
         features, x = {}, clips
         for name in ("stem", *(f"stage{number}" for number in range(1, self.rows + 1)), "last"):
-            features[name] = x = self.get_submodule(name)(x)
+            stage = self.get_submodule(name)
+            x = recompute(stage, stage, x) if self.checkpointing and torch.is_grad_enabled() else stage(x)
+            features[name] = x
         return features
 
     def _head(self, features: dict[str, Tensor]) -> Tensor:
