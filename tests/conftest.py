@@ -30,6 +30,30 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def toned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four seconds at 25 frames per second, 64x48, with 1 kHz at 44.1 kHz as AAC."""
+    from fractions import Fraction
+
+    import av
+    import numpy as np
+
+    path = tmp_path_factory.mktemp("toned") / "toned.mp4"
+    with av.open(str(path), "w") as container:
+        video, audio = container.add_stream("mpeg4", rate=25), container.add_stream("aac", rate=44100, layout="mono")
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        tone = 0.3 * np.sin(2 * np.pi * 1000 * np.arange(4 * 44100, dtype=np.float32) / 44100)
+        for number in range(100):
+            picture = av.VideoFrame.from_ndarray(np.full((48, 64, 3), number, np.uint8), "rgb24")
+            container.mux(video.encode(picture.reformat(format="yuv420p")))
+            part = av.AudioFrame.from_ndarray(tone[None, 1764 * number : 1764 * (number + 1)], "fltp", "mono")
+            part.sample_rate, part.pts, part.time_base = 44100, 1764 * number, Fraction(1, 44100)
+            container.mux(audio.encode(part))
+        container.mux(video.encode(None))
+        container.mux(audio.encode(None))
+    return path
+
+
 @pytest.fixture
 def small(embedded: Path, tmp_path: Path) -> list[str]:
     """Settings of a run on it that takes seconds."""

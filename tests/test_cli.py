@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 from vidstill.cli import VERBS, _write_json, main
+from vidstill.files import read_csv
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +108,53 @@ def test_predictions_survive_missing_files_and_odd_names(
     assert shown["top"] == second["top"] and shown["windows"] == second["windows"]
 
 
+def test_a_class_folder_is_counted_and_listed(
+    trained: Path, embedded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "windows.csv"
+    arguments = ["predict", str(embedded / "test"), "--model", str(trained), "--top-k", "2", "--csv", str(out)]
+    main(arguments)
+    shown = capsys.readouterr().out
+    header, *found = read_csv(out)
+    assert header == ["source", "start", "end", "class", "score", "class_2", "score_2"] and len(found) == 8
+    right = sum(Path(row[0]).parent.name == row[3] for row in found)
+    assert f"{right} of 8 right ({100 * right / 8:.1f} %), by the folders that they lie in" in shown
+    assert "weakest" in shown and f"{100 * float(found[0][4]):.1f} %" in shown
+    main([*arguments, "--none-below", "1"])
+    assert "0 of 8 right (0.0 %)" in capsys.readouterr().out
+    assert {row[3] for row in read_csv(out)[1:]} == {"none of these"}
+
+
+def test_a_trained_model_knows_below_which_score_it_is_none(
+    trained: Path, video: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metrics = json.loads((trained / "best.json").read_text())["metrics"]
+    videos = round(metrics["top1"] * 8)
+    assert metrics.get("none_below_videos", 0) == videos, "the right ones of 8 validation videos"
+    arguments = ["predict", video, "--model", str(trained), "--json", "-", "--none-below"]
+    main([*arguments, "0.3"])
+    (shown,) = json.loads(capsys.readouterr().out)
+    assert shown["none_below"] == 0.3
+    assert shown["label"] == (shown["top"][0]["class"] if shown["top"][0]["score"] >= 0.3 else "none of these")
+
+
+def test_a_long_video_is_listed_by_windows_and_frames(
+    trained: Path, video: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table, out = tmp_path / "windows.csv", tmp_path / "labels.json"
+    windows = ["--window", "0.4", "--stride", "0.2", "--csv", str(table)]
+    main(["predict", video, "--model", str(trained), "--top-k", "1", *windows])
+    shown = capsys.readouterr().out
+    found = read_csv(table)[1:]
+    assert len(found) > 2
+    for _, start, end, name, score in found:
+        assert re.search(rf"{float(start):.1f}–{float(end):.1f} +{name} +{100 * float(score):.1f} %", shown)
+    main(["predict", video, "--model", str(trained), "--frame-labels", str(out), "--frame-stride", "0.5"])
+    assert last_line(capsys) == str(out)
+    labels = json.loads(out.read_text())
+    assert list(labels) == [str(number) for number in range(1, 13)] and set(labels["4"]) == {"1", "2", "3", "4", "5"}
+
+
 def test_scores_are_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "labels.json"
     path.write_text("old")
@@ -145,9 +194,15 @@ def test_explain_writes_pictures(
         (["distill", "demo"], 2, "needs a teacher"),
         (["distill", "demo", "--teacher", "nowhere", "--print-config", "--objective", "recognise"], 2, "is given but"),
         (["test"], 2, "either a model or --from"),
-        (["test", "nowhere"], 1, "is not a saved model"),
+        (["test", "nowhere"], 1, "no model at nowhere: give a run folder"),
         (["predict", "a.mp4", "b.mp4", "--model", "MODEL", "--video", "c.mp4"], 2, "shows one source, 2 are given"),
+        (["predict", "VIDEO", "VIDEO", "--model", "MODEL", "--show"], 2, "--show shows one source, 2 are given"),
+        (["predict", "VIDEO", "--model", "MODEL", "--none-below", "x"], 1, "a score between 0 and 1, or auto"),
+        (["predict", "VIDEO", "--model", "MODEL", "--frame-labels", "x.json", "--stride", "1"], 2, "out --stride"),
+        (["predict", "camera:9", "--model", "MODEL", "--frame-labels", "x.json"], 1, "frames of a file are labelled"),
         (["explain", "gradcam", "--model", "MODEL"], 2, "looks at a video"),
+        (["explain", "gradcam", "VIDEO", "--model", "MODEL", "--colours", "grey"], 1, "one of OpenCV's colour maps"),
+        (["explain", "gradcam", "VIDEO", "--model", "MODEL", "--clips", "0"], 1, "take 1 or more"),
         (["explain", "gradcam", "VIDEO", "--model", "MODEL", "--target", "gro"], 1, "did you mean grow?"),
         (["explain", "gradcam", "VIDEO", "--model", "MODEL", "--layer", "layers/7"], 1, "layers has 0, 1"),
         (["explain", "tokens", "VIDEO", "--model", "MODEL"], 1, "take a DualFormer"),

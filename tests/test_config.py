@@ -1,6 +1,8 @@
 """Recipes, overrides and their errors."""
 
 import ast
+import re
+import shlex
 import time
 from pathlib import Path
 from typing import get_args
@@ -20,6 +22,7 @@ from vidstill.config import (
     Run,
     Section,
     Train,
+    missing_run,
     parse_yaml,
     recipe_names,
     resolve,
@@ -218,3 +221,23 @@ def test_every_setting_is_read_somewhere() -> None:
         is_section = isinstance(section, type) and issubclass(section, BaseModel)
         unread = (section.model_fields if is_section else {name: field}).keys() - read - {"out"}  # through run.folder
         assert not unread, f"{name}: nothing reads {', '.join(sorted(unread))}"
+
+
+@pytest.mark.parametrize("recipe", recipe_names())
+def test_a_recipe_that_starts_from_another_run_says_how_to_make_it(
+    recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command makes just the folder that the recipe names."""
+    monkeypatch.chdir(tmp_path)
+    run = resolve(recipe)
+    runs = [source for source in (run.model.weights, *run.distil.teacher) if source and source.startswith("runs/")]
+    problem = missing_run(run)
+    assert bool(problem) == bool(runs)
+    for source in runs:
+        found = re.search(r"`vidstill train (.*?)`", missing_run(run))
+        assert found and source in missing_run(run)
+        name, *settings = shlex.split(found[1])
+        made = resolve(name, settings)
+        assert made.folder == Path(source)
+        made.folder.mkdir(parents=True)
+    assert missing_run(run) == ""

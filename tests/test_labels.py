@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from vidstill.labels import class_indices, class_names, shipped, spelling
 
 COUNTS = {
-    "activitynet200": 200, "diving48": 48, "hmdb51": 51, "hmdb51_dvfl": 51, "jester": 27, "kinetics400": 400,
-    "kinetics600": 600, "ssv2": 174, "ucf101": 101, "ucf101_dvfl": 101, "ucf50": 50,
+    "activitynet200": 200, "diving48": 48, "hmdb51": 51, "hmdb51_dvfl": 51, "jester": 27, "jester_alphabetical": 27,
+    "kinetics400": 400, "kinetics600": 600, "kinetics700": 700, "ssv2": 174, "ucf101": 101, "ucf101_dvfl": 101,
+    "ucf50": 50,
 }  # fmt: skip
 ORIGINS = {
     "activitynet200": ["activitynet13/activitynet_200_labels.csv", "activitynet13/action_name.csv"],
@@ -43,6 +44,7 @@ def test_order_is_byte_wise_but_where_documented(name: str) -> None:
 def test_two_orders_of_one_data_set_hold_the_same_classes() -> None:
     assert sorted(class_names("hmdb51_dvfl")) == class_names("hmdb51")
     assert class_names("hmdb51_dvfl")[:3] == ["smoke", "handstand", "ride_horse"]
+    assert sorted(class_names("jester")) == class_names("jester_alphabetical")
     official, byte_wise = class_names("ucf101"), class_names("ucf101_dvfl")
     moved = [name for name, other in zip(official, byte_wise, strict=True) if name != other]
     assert moved == ["Hammering", "HammerThrow", "JumpingJack", "JumpRope"]

@@ -10,7 +10,7 @@ import vidstill
 SOURCE = Path(vidstill.__file__).parent
 # From the ground up. Modules of one floor do not import each other's room, but for the ground floor.
 FLOORS = [
-    {"config", "overrides", "labels", "files", "terminal", "recipes"},
+    {"config", "overrides", "labels", "files", "terminal", "progress", "recipes"},
     {"devices"},
     {"video"},
     {"data"},

@@ -10,6 +10,7 @@ _HOMES = {
     "list_models": "vidstill.models.registry",
     "load_weights": "vidstill.models.weights",
     "load": "vidstill.models.weights",
+    "save": "vidstill.models.weights",
     "predict": "vidstill.inference.predictor",
     "resolve": "vidstill.config",
     "train": "vidstill.training.run",

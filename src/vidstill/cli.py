@@ -6,22 +6,26 @@ import contextlib
 import difflib
 import functools
 import inspect
-import logging
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.metadata import version
 from json import dumps
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import tyro
 
-from vidstill.config import ConfigError, recipe_names, resolve
+from vidstill.config import ConfigError, resolve
 from vidstill.files import atomic
+from vidstill.progress import progress as _progress
 from vidstill.terminal import UnforeseenError, closed_streams, foreseen, keep_traceback, one_line, plain, whole_output
 from vidstill.terminal import complain as _complain
 from vidstill.terminal import say as _say
+
+WINDOWS_SHOWN, WEAKEST_SHOWN = 40, 5  # lines of a table; files have them all
 
 Settings = Annotated[tuple[str, ...], tyro.conf.Suppress]
 
@@ -48,6 +52,9 @@ def train(
 
     Every setting can be given as --section.key value, e.g.
     vidstill train ucf101_vfl_net --data.root videos --train.devices 1
+    `vidstill settings` lists them all, in the sections data (where the videos are, how they are divided), model
+    (network, weights), clip (frames, size), augment, optim (optimiser, rates), train (epochs, batch, devices), test
+    (views), multigrid, distil (teacher), token_labels; and name, out, seed, objective.
 
     Args:
         recipe: a name from `vidstill recipes` or a YAML file; without one the settings alone count
@@ -62,31 +69,38 @@ def train(
 
         with _progress() as report:
             folder = start(run, report)
-    _last(folder / "report.html")
+    _end(folder)
 
 
 def distill(
     recipe: tyro.conf.Positional[str | None] = None,
     *,
     teacher: tuple[str, ...] = (),
+    teacher_recipe: str | None = None,
     print_config: bool = False,
     settings: Settings = (),
 ) -> None:
     """Train a recipe's model as the student of a trained teacher, e.g.
     vidstill distill ucf101_dvfl_net --teacher runs/ucf101_video_focalnet_base --data.root videos
+    `vidstill settings` lists them all, in the sections data (where the videos are, how they are divided), model
+    (network, weights), clip (frames, size), augment, optim (optimiser, rates), train (epochs, batch, devices), test
+    (views), multigrid, distil (teacher), token_labels; and name, out, seed, objective.
 
     Args:
         recipe: a name from `vidstill recipes` or a YAML file; the run of a plain recipe is named <recipe>-distil
         teacher: run folders or model files; the logits of several are averaged
+        teacher_recipe: the recipe of teachers that are released files
         print_config: show every resolved setting and stop
     """
     named = ["--distil.teacher", dumps(teacher)] if teacher else []
+    named += ["--distil.teacher_recipe", teacher_recipe] if teacher_recipe else []
     train(recipe, print_config=print_config, settings=("--objective", "distil", *named, *settings))
 
 
 def test(
     model: tyro.conf.Positional[str | None] = None,
     *,
+    recipe: str | None = None,
     clips: int | None = None,
     crops: Literal[1, 3] | None = None,
     predictions: Annotated[tuple[Path, ...], tyro.conf.arg(name="from")] = (),
@@ -97,7 +111,8 @@ def test(
     """Test a model on the test videos of its run, or on others given as --data.root, --data.format and so on.
 
     Args:
-        model: run folder or .safetensors file
+        model: run folder or .safetensors file, or a released file
+        recipe: of a released file: its network, classes, clip and views
         clips: temporal views of each video; default the recipe's
         crops: spatial views of each clip; default the recipe's
         predictions: no model, but predictions.csv of earlier tests: scored again, several averaged
@@ -117,58 +132,102 @@ def test(
     from vidstill.tasks.testing import test as start
 
     with _progress() as report:
-        folder, result = start(model, settings, clips=clips, crops=crops, report=report)
-    _say(result.summary())
-    _last(folder / "report.html")
+        folder, _ = start(model, settings, recipe=recipe, clips=clips, crops=crops, report=report)
+    _end(folder)
 
 
 def predict(
     sources: tyro.conf.Positional[tuple[str, ...]],
     *,
     model: str,
+    recipe: str | None = None,
     top_k: int = 5,
     window: float | None = None,
     stride: float | None = None,
+    none_below: str | None = None,
     json: str | None = None,
+    csv: Path | None = None,
     video: Path | None = None,
+    show: bool = False,
     seconds: float | None = None,
+    frame_labels: Path | None = None,
+    frame_stride: float = 0.0,
+    frame_step: int = 1,
+    frame_clips: int = 1,
 ) -> None:
     """Label files, folders, globs, URLs or a camera (camera:0) over sliding windows.
 
     Args:
-        sources: what to label
-        model: run folder or .safetensors file
-        top_k: classes shown in the terminal for each source
+        sources: what to label; of videos in folders named after classes it is said how many are labelled rightly
+        model: run folder or .safetensors file, or a released file
+        recipe: of a released file: its network, classes and clip
+        top_k: classes shown in the terminal, and written to the csv, for each source
         window: seconds that one score looks at; default the usual length of the training videos, or a clip's length
         stride: seconds between the starts of two windows; default half a window
+        none_below: what no class scores so high in is labelled "none of these"; auto: as fitted in training
         json: write the scores of every class to this file, or to the terminal with "-"
-        video: write the annotated video (.mp4 or .gif) of a single source here
+        csv: write every window with its times and best classes to this file
+        video: write the annotated video (.mp4 or .gif) of a single source here, an .mp4 with its sound
+        show: play the annotated video of a single source in a window, which q or Esc closes
         seconds: stop after so much of each source; a camera needs it, or Ctrl-C
+        frame_labels: label every frame of a single file instead: .json, or the video again as .mp4 or .gif
+        frame_stride: of frame_labels: share of a window between two scores; 0: scores at every frame
+        frame_step: of frame_labels: one of so many frames joins the window
+        frame_clips: of frame_labels: clips of the model that a window holds
     """
+    from vidstill.inference.frame_labels import write_frame_labels
+    from vidstill.inference.listing import filed, summary, write_windows
     from vidstill.inference.live import is_live
     from vidstill.inference.overlay import annotate, record
     from vidstill.inference.predictor import Predictor
     from vidstill.inference.predictor import predict as label
+    from vidstill.inference.window import Window
 
-    if video is not None and len(sources) > 1:
-        raise ConfigError(f"--video shows one source, {len(sources)} are given: give one file or camera")
+    single = "--video" if video is not None else "--show" if show else "--frame-labels" if frame_labels else None
+    if single and len(sources) > 1:
+        raise ConfigError(f"{single} shows one source, {len(sources)} are given: give one file or camera")
+    if frame_labels is not None:
+        others = {"--json": json, "--csv": csv, "--video": video, "--show": show or None, "--none-below": none_below,
+                  "--window": window, "--stride": stride, "--seconds": seconds}  # fmt: skip
+        if given := [name for name, value in others.items() if value is not None]:
+            raise ConfigError(f"--frame-labels has windows, times and a file of its own: leave out {', '.join(given)}")
+        with _progress() as report:
+            write_frame_labels(
+                Predictor(model, recipe=recipe), sources[0], frame_labels, clips=frame_clips, step=frame_step,
+                stride=frame_stride, report=report,
+            )  # fmt: skip
+        return _last(frame_labels)
     options: dict[str, Any] = {"window": window, "stride": stride, "seconds": seconds}
-    with _progress() as report:
-        if video is not None and is_live(sources[0]):
+    with _progress() as report, Window("vidstill") if show else contextlib.nullcontext() as screen:
+        if single and is_live(sources[0]):
             failures: Sequence[ValueError] = []
-            predictions = [record(Predictor(model), sources[0], video, top_k=top_k, report=report, **options)]
+            predictor = Predictor(model, recipe=recipe, none_below=none_below)
+            recorded = record(predictor, sources[0], video, screen=screen, top_k=top_k, report=report, **options)
+            predictions = [recorded]
         else:
-            predictions, failures = label(model, *sources, report=report, **options)
-        if len(predictions) > 1 and video is not None:
-            raise ConfigError(f"--video shows one source, {len(predictions)} were labelled: give one file")
-        if video is not None and predictions and not is_live(sources[0]):
-            annotate(predictions[0].source, predictions[0], video, top_k=top_k, report=report)
+            predictions, failures = label(
+                model, *sources, recipe=recipe, none_below=none_below, report=report, **options
+            )
+            if len(predictions) > 1 and single:
+                raise ConfigError(f"{single} shows one source, {len(predictions)} were labelled: give one file")
+            if predictions and single:
+                (shown,) = predictions
+                annotate(shown.source, shown, video, window=screen, seconds=seconds, top_k=top_k, report=report)
     if json == "-":
         _write_json(json, [prediction.to_dict() for prediction in predictions])
     elif predictions:
         _say(_prediction_table(predictions, top_k))
+        if len(predictions) == 1 and len(predictions[0].windows) > 1:
+            _say(_window_table(predictions[0], top_k))
+        if videos := filed(predictions):
+            _say(summary(videos))
+            if len(videos) > 1:
+                _say(_weakest_table(videos))
     for failure in failures:
         _complain(str(failure))
+    if csv is not None and predictions:
+        write_windows(csv, predictions, top_k)
+        _last(csv)
     if json not in (None, "-") and predictions:
         _write_json(str(json), [prediction.to_dict() for prediction in predictions])
         _last(Path(str(json)))
@@ -183,10 +242,15 @@ def explain(
     video: tyro.conf.Positional[str | None] = None,
     *,
     model: str,
+    recipe: str | None = None,
     out: Path | None = None,
     layer: str | None = None,
     target: str | None = None,
+    clips: int | None = None,
+    crops: Literal[1, 3] = 1,
     layout: Literal["over", "beside"] = "over",
+    colours: str = "viridis",
+    fps: float = 5.0,
     kind: Literal["spatial", "temporal", "both"] = "both",
 ) -> None:
     """Picture what a model looks at: gradcam of any model; modulators, gates and kernels of focal ones; token labels.
@@ -195,11 +259,16 @@ def explain(
         what: gradcam: evidence for a class; modulators: how strongly each place is modulated; gates: of the last block;
             kernels: of each stage (needs no video); tokens: the class of every token (DualFormer)
         video: what the model looks at
-        model: run folder or .safetensors file
+        model: run folder or .safetensors file, or a released file
+        recipe: of a released file: its network, classes and clip
         out: .png (a sheet of frames or a figure); gradcam and modulators also .gif or .mp4; default explain-<what>.png
         layer: gradcam: path of a layer, e.g. layers/2; default the model's own choice
         target: gradcam: name or number of the class; default the likeliest
+        clips: gradcam: look at the whole video, as a test of so many clips does; default the window that scores highest
+        crops: gradcam: of each clip, the centre or three along the long side
         layout: gradcam: heat over the frame or beside it
+        colours: gradcam: a colour map of OpenCV, e.g. magma, jet, turbo, hsv
+        fps: gradcam and modulators as .gif or .mp4: pictures per second
         kind: modulators as .gif or .mp4: which ones, or their product
     """
     from vidstill.explain.gradcam import write_grad_cam
@@ -207,16 +276,19 @@ def explain(
     from vidstill.explain.token_labels import write_token_labels
     from vidstill.models.weights import load
 
-    network, path = load(model), out or Path(f"explain-{what}.png")
+    network, path = load(model, recipe=recipe), out or Path(f"explain-{what}.png")
     if what == "kernels":
         write_kernels(network, path)
     elif video is None:
         raise ConfigError(f"explain {what} looks at a video: vidstill explain {what} VIDEO --model …")
     elif what == "gradcam":
         number = None if target is None else _class_number(target, network.classes or [])
-        write_grad_cam(network, video, path, layer=layer, target=number, layout=layout)
+        write_grad_cam(
+            network, video, path, layer=layer, target=number, clips=clips, crops=crops, layout=layout,
+            colours=cast(Any, colours), fps=fps,
+        )  # fmt: skip
     elif what == "modulators":
-        write_modulators(network, video, path, kind=kind)
+        write_modulators(network, video, path, kind=kind, fps=fps)
     elif what == "gates":
         write_gates(network, video, path)
     else:
@@ -310,10 +382,39 @@ def browse(
         _last(path)
 
 
+def prepare(
+    what: tyro.conf.Positional[Literal["cache"]],
+    data: tyro.conf.Positional[Path],
+    out: tyro.conf.Positional[Path],
+    *,
+    side: int = 256,
+    workers: int | None = None,
+    settings: Settings = (),
+) -> None:
+    """Copy a data set so that it is read fast: each video as small key frames, the lists beside them.
+
+    Args:
+        what: cache: Motion JPEG of a small side; an interrupted copy, started again, goes on
+        data: folder or csv; more about it as --data.format, --data.classes and so on
+        out: folder of the copy; train on it with --data.root
+        side: short side of the copies in pixels; smaller videos stay as they are
+        workers: processes; default one per core
+    """
+    from vidstill.data.cache import prepare_cache
+
+    run = resolve(None, ["--data.root", str(data), *settings])
+    with _goes_on(lambda: True), _progress() as report:
+        made = prepare_cache(run, out, side=side, workers=workers, report=report)
+    _say(made.summary())
+    _say(f"vidstill train … --data.root {shlex.quote(str(out))}{' --data.multi_label' * run.data.multi_label}")
+    _last(out)
+
+
 def bench(
     sources: tyro.conf.Positional[tuple[str, ...]] = (),
     *,
     models: str | None = None,
+    recipe: str | None = None,
     out: Path = Path("bench"),
     device: str = "cpu",
     frames: int | None = None,
@@ -328,6 +429,7 @@ def bench(
         sources: run folders or .safetensors files, of which those that differ in the seed alone are one row; recipes by
             name, shell pattern ("k400_*") or .yaml file, with random weights at the clip of their test
         models: registered models too, by shell pattern; all of them where no source is given
+        recipe: of the released files among the sources
         out: folder of bench.html, bench.md, bench.csv and pareto.svg
         device: cpu, cuda, cuda:1, or meta for sizes and GMACs alone
         frames: frames of the clip; default each model's own
@@ -341,13 +443,32 @@ def bench(
 
     with _progress() as report:
         rows, page = compare(
-            sources, models, out=out, device=device, frames=frames, size=size, threads=threads, repeats=repeats,
-            bf16=bf16, report=report,
+            sources, models, recipe=recipe, out=out, device=device, frames=frames, size=size, threads=threads,
+            repeats=repeats, bf16=bf16, report=report,
         )  # fmt: skip
     _say(_shown(table(rows), DETAILS))
     for note in notes(rows):
         _say(note)
     _last(page)
+
+
+def import_(file: tyro.conf.Positional[str], *, recipe: str, out: Path | None = None, settings: Settings = ()) -> None:
+    """Make a model folder of a released file, which then needs no recipe: its settings, classes and weights.
+
+    Settings of the recipe can be given as --section.key value, e.g. --data.classes names.txt for other classes.
+
+    Args:
+        file: .pth, .pyth, .pt, .th, .tar, .ckpt, .pkl or .safetensors, or hf://owner/repo/file; no pickle is executed
+        recipe: a name from `vidstill recipes` or a YAML file: network, classes, clip and views
+        out: the folder; default runs/<name of the file>
+    """
+    from vidstill.models.importing import IMPORTED, import_released
+
+    folder, model, report = import_released(file, recipe, out, settings)
+    _say(plain(f"{report.summary}; all of it in {folder / IMPORTED}"))
+    _say(plain(f"{model.name}, {model.num_classes} classes, {model.input.frames} frames of {model.input.size}²"))
+    _say(plain(f"next: vidstill test {folder} --data.root VIDEOS   or   vidstill predict VIDEO --model {folder}"))
+    _last(folder)
 
 
 def models(pattern: tyro.conf.Positional[str] = "*", *, page: Path | None = None) -> None:
@@ -366,19 +487,62 @@ def models(pattern: tyro.conf.Positional[str] = "*", *, page: Path | None = None
         _say(_shown(table, DETAILS))
 
 
-def recipes() -> None:
-    """List the shipped recipes; each file says what was published for it."""
-    from vidstill.config import RECIPES
+def weights() -> None:
+    """List the weights that a training can start from by name (--model.weights NAME)."""
+    from vidstill.reporting.weights import DETAILS, table
 
-    for name in recipe_names():
-        first = (RECIPES / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0]
-        sys.stdout.write(f"{name:36} {first.lstrip('# ')}\n")
+    _say(_shown(table(), DETAILS))
+    _say("\nTo install all: pip install 'vidstill[weights]'")
 
 
-VERBS: dict[str, Callable[..., None]] = {
-    function.__name__: function
-    for function in (demo, train, distill, test, predict, explain, check, info, browse, bench, models, recipes)
-}
+def datasets(pattern: tyro.conf.Positional[str] = "*", *, page: Path | None = None) -> None:
+    """List the data sets that are read as their makers distribute them: classes, clips, size, licence, address, layout.
+
+    Args:
+        pattern: name or shell pattern, e.g. ssv2 or "kinetics*"; of up to three sets everything is told
+        page: nothing is listed; the table goes into this Markdown page, between its two marks
+    """
+    from vidstill.reporting.datasets import DETAILS, details, table, write_page
+
+    if page is not None:
+        write_page(page)
+        return _last(page)
+    columns = table(pattern)
+    _say(_shown({title: cells for title, cells in columns.items() if title not in DETAILS}, ("data set",)))
+    few = len(columns["name"]) <= 3
+    _say("\n" + "\n".join(details(columns)) if few else "\nvidstill datasets NAME tells address, layout and recipes.")
+
+
+def recipes(pattern: tyro.conf.Positional[str] = "*") -> None:
+    """List the shipped recipes: what was published, and about what training them takes; docs/models.md says how it is
+    reckoned.
+
+    Args:
+        pattern: a name or a shell pattern, e.g. "ucf101_*"
+    """
+    from vidstill.reporting.recipes import DETAILS, table
+
+    _say(_shown(table(pattern), DETAILS))
+
+
+def settings(pattern: tyro.conf.Positional[str] = "*") -> None:
+    """List the settings of a run: default, meaning and allowed values of each.
+
+    Args:
+        pattern: a part of a name, or a shell pattern, e.g. lr or "clip.*"
+    """
+    from vidstill.reporting.settings import tables
+
+    for about, table in tables(pattern).items():
+        _say(f"\n{about}")
+        _say(_shown(table, ()))
+
+
+_FUNCTIONS: list[Callable[..., None]] = [
+    demo, train, distill, test, predict, explain, check, info, browse, prepare, bench, import_, models,
+    weights, datasets, recipes, settings,
+]  # fmt: skip
+VERBS = {function.__name__.rstrip("_"): function for function in _FUNCTIONS}  # import_: the name is a keyword
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -388,6 +552,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with whole_output():
         if verb in ("-h", "--help"):
             sys.stdout.write(_overview())
+        elif verb == "--version":
+            sys.stdout.write(f"vidstill {version('vidstill')}\n")
         elif verb not in VERBS:
             _complain(f"no command {verb!r}; there are {', '.join(VERBS)}")
             raise SystemExit(2)
@@ -456,20 +622,21 @@ def _split_settings(function: Callable[..., None], arguments: Sequence[str]) -> 
 
 
 def _overview() -> str:
-    lines = [f"  {name:9} {(inspect.getdoc(verb) or '').splitlines()[0]}\n" for name, verb in VERBS.items()]
-    debug = "With any command: --debug shows the traceback of an error.\n"
+    told = {name: (inspect.getdoc(verb) or "").splitlines()[0].partition(". ")[0] for name, verb in VERBS.items()}
+    lines = [f"  {name:9} {text.removesuffix(', e.g.').removesuffix('.')}\n" for name, text in told.items()]
+    debug = "With any command: --debug shows the traceback of an error. vidstill --version says which one this is.\n"
     return f"usage: vidstill COMMAND [--help] [--debug] …\n\n{''.join(lines)}\n{debug}"
 
 
 def _shown(columns: Mapping[str, Sequence[Any]], details: Sequence[str]) -> Any:
-    """Columns of cells as a table for the terminal, without `details` where that is too narrow."""
+    """Columns of cells as a table for the terminal, without as many of the `details` as it is too narrow for."""
     from rich.console import Console
     from rich.table import Table
 
     console, drawn = Console(), Table()
     unbounded = console.options.update(max_width=10_000)
-    for left_out in ((), details):
-        kept = {title: column for title, column in columns.items() if title not in left_out}
+    for left_out in range(len(details) + 1):
+        kept = {title: column for title, column in columns.items() if title not in details[:left_out]}
         drawn = Table(*kept, box=None, header_style="bold")
         drawn.columns[0].no_wrap = True
         for cells in zip(*kept.values(), strict=True):
@@ -479,10 +646,23 @@ def _shown(columns: Mapping[str, Sequence[Any]], details: Sequence[str]) -> Any:
     return drawn
 
 
+def _end(folder: Path) -> None:
+    """What a run or a test found, said once by a run of many processes."""
+    from vidstill.reporting.ending import ending
+
+    if _first_process():
+        _say(ending(folder))
+    _last(folder / "report.html")
+
+
 def _last(path: Path) -> None:
     """Where the output went, said once by a run of many processes."""
-    if all(os.environ.get(rank, "0") == "0" for rank in ("RANK", "LOCAL_RANK", "NODE_RANK")):
+    if _first_process():
         sys.stdout.write(f"{plain(str(path))}\n")
+
+
+def _first_process() -> bool:
+    return all(os.environ.get(rank, "0") == "0" for rank in ("RANK", "LOCAL_RANK", "NODE_RANK"))
 
 
 def _write_json(target: str, value: Any) -> None:
@@ -494,60 +674,46 @@ def _write_json(target: str, value: Any) -> None:
             file.write(dumps(value, indent=1, ensure_ascii=False).encode(errors="backslashreplace") + b"\n")
 
 
-def _prediction_table(predictions: Sequence[Any], top_k: int) -> Any:
+def _plain_table(*titles: str) -> Any:
     from rich.table import Table
 
-    table = Table("class", "score", "next", "source", box=None, header_style="bold")
+    table = Table(*titles, box=None, header_style="bold")
     table.columns[-1].overflow = "fold"
-    for prediction in predictions:
-        (first, score), *others = prediction.top(top_k)
-        table.add_row(
-            first, f"{score:.3f}", "  ".join(f"{name} {s:.3f}" for name, s in others), plain(prediction.source)
-        )
+    for column in table.columns:
+        column.no_wrap = "score" in str(column.header)
     return table
 
 
-@contextlib.contextmanager
-def _progress() -> Iterator[Callable[[dict[str, Any]], None]]:
-    """A bar for each {"what", "done", "total", "detail"} that is reported; what the library logs goes above it."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+def _scores(ranked: Sequence[tuple[str, float]]) -> tuple[str, str, str]:
+    """Class, score and the next ones, for a table."""
+    from vidstill.evaluation.metrics import per_cent
 
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[detail]}"),
-        TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, transient=True) as progress, _logged_to(progress.console):
-        tasks: dict[str, Any] = {}
-
-        def report(event: dict[str, Any]) -> None:
-            what, finished = plain(event["what"]), event["done"] >= event["total"]
-            if what not in tasks:
-                tasks[what] = progress.add_task(what, detail="")
-            progress.update(
-                tasks[what], completed=event["done"], total=event["total"], detail=plain(event.get("detail", "")),
-                visible=not finished,
-            )  # fmt: skip
-
-        yield report
+    (first, score), *others = ranked
+    return first, per_cent(score), "  ".join(f"{name} {per_cent(each)}" for name, each in others)
 
 
-@contextlib.contextmanager
-def _logged_to(console: Any) -> Iterator[None]:
-    class Lines(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            style = "yellow" if record.levelno >= logging.WARNING else None
-            console.print(
-                plain(record.getMessage(), keep="\n"), style=style, markup=False, highlight=False, soft_wrap=True
-            )
+def _prediction_table(predictions: Sequence[Any], top_k: int) -> Any:
+    table = _plain_table("class", "score", "next", "source")
+    for prediction in predictions:
+        table.add_row(*_scores(prediction.named(prediction.probabilities, top_k)), plain(prediction.source))
+    return table
 
-    logger, handler = logging.getLogger("vidstill"), Lines()
-    level, propagate = logger.level, logger.propagate
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
-        logger.propagate = propagate
+
+def _window_table(prediction: Any, top_k: int) -> Any:
+    """The windows of one source; of many the first, for the others are in the files."""
+    table = _plain_table("seconds", "class", "score", "next")
+    for window in prediction.windows[:WINDOWS_SHOWN]:
+        times = f"{window.start:.1f}–{window.end:.1f}"
+        table.add_row(times, *_scores(prediction.named(window.probabilities, top_k)))
+    if (more := len(prediction.windows) - WINDOWS_SHOWN) > 0:
+        table.add_row("…", f"{more} more: --csv, --json", "", "")
+    return table
+
+
+def _weakest_table(videos: Sequence[Any]) -> Any:
+    from vidstill.evaluation.metrics import per_cent
+
+    table = _plain_table("weakest", "its score", "labelled", "source")
+    for video in videos[:WEAKEST_SHOWN]:
+        table.add_row(video.own, per_cent(video.score), video.label, plain(video.source))
+    return table

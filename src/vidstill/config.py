@@ -52,8 +52,8 @@ class Data(Section):
     classes: str | None = Field(None, description="class list: a shipped one by name (ucf101) or a file")
     multi_label: bool = Field(False, description="a video may have several classes: sigmoid scores, judged by mAP")
     splits: Path | None = Field(None, description="folder of the official split files (ucf101, hmdb51)")
-    fold: int = Field(1, ge=1, description="which official split, or which part is held out of a group split")
-    split: Literal["stratified", "group"] = Field("stratified", description="how one folder is divided")
+    fold: int = Field(1, ge=1, description="which official split, or which part of a divided folder is held out")
+    split: Literal["stratified", "group"] = Field("stratified", description="how undivided videos are divided")
     group: str | None = Field(None, description="regular expression; its first group names the source of a path")
     folds: int = Field(5, ge=2, description="number of parts of a stratified or group split; one is validation")
     nested: bool = Field(
@@ -65,9 +65,11 @@ class Data(Section):
 class Model(Section):
     """Which network, from which weights."""
 
-    name: str = "vfl_net"
+    name: str = Field("vfl_net", description="a network of `vidstill models`")
     options: dict[str, Any] = Field(default_factory=dict, description="constructor overrides, e.g. {width: 32}")
-    weights: str | None = Field(None, description="file, run folder or hf://owner/repo/file to start from")
+    weights: str | None = Field(
+        None, description="what to start from: file, run folder, a name from `vidstill weights`, hf://owner/repo/file"
+    )
     head: Literal["error", "fresh"] = Field("fresh", description="a classifier of another size: refuse or draw anew")
 
 
@@ -82,7 +84,7 @@ class Clip(Section):
 
     model_config = ConfigDict(frozen=True)
 
-    frames: int = Field(8, ge=1, le=1024)
+    frames: int = Field(8, ge=1, le=1024, description="frames of a clip")
     interval: int = Field(4, ge=1, le=1024, description="frames from one to the next; segments: shortens the video")
     size: int = Field(224, ge=8, le=2048, description="side of the square input, pixels")
     sampling: Literal[
@@ -95,8 +97,12 @@ class Clip(Section):
     views: Literal["opencv", "torch", "pillow"] = Field(
         "opencv", description="resizing of a test: to whole grey levels; unrounded (SlowFast); with antialiasing"
     )
-    mean: tuple[Level, Level, Level] = (123.675, 116.28, 103.53)
-    std: tuple[Deviation, Deviation, Deviation] = (58.395, 57.12, 57.375)
+    mean: tuple[Level, Level, Level] = Field(
+        (123.675, 116.28, 103.53), description="subtracted from red, green and blue, levels of 0 … 255"
+    )
+    std: tuple[Deviation, Deviation, Deviation] = Field(
+        (58.395, 57.12, 57.375), description="that red, green and blue are then divided by, levels"
+    )
     seconds: float | None = Field(
         None, gt=0, allow_inf_nan=False, description="usual length of the training videos; set by training"
     )
@@ -138,18 +144,18 @@ class Augment(Section):
         description="a random share of the frame; a window of clip.size in the frame at a random scale; a square of 1, "
         "0.84, 0.71, 0.59 or 0.5 times the short side (Efficient-3DCNNs)",
     )
-    scales: tuple[int, int] = Field((256, 320), description="scaled: shortest and longest short side of the frame")
+    scales: tuple[int, int] = Field((256, 320), description="scaled: least and largest short side, pixels")
     inverse_scales: bool = Field(False, description="scaled: 1 / side is what is uniform")
     scale: tuple[float, float] = Field((0.08, 1.0), description="share of the frame that the random crop covers")
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    flip: float = Field(0.5, ge=0, le=1)
+    ratio: tuple[float, float] = Field((3 / 4, 4 / 3), description="resized: width / height of the random crop")
+    flip: float = Field(0.5, ge=0, le=1, description="probability of a mirror image")
     jitter: float = Field(0.8, ge=0, le=1, description="probability of colour jitter")
     brightness: float | tuple[float, float] = Field(0.4, description="0.4, or the range of factors, [0.6, 1.4]")
-    contrast: float | tuple[float, float] = 0.4
-    saturation: float | tuple[float, float] = 0.2
-    hue: float = Field(0.1, ge=0, le=0.5)
+    contrast: float | tuple[float, float] = Field(0.4, description="as brightness")
+    saturation: float | tuple[float, float] = Field(0.2, description="as brightness")
+    hue: float = Field(0.1, ge=0, le=0.5, description="largest shift, in turns of the colour wheel")
     jitter_per_frame: bool = Field(False, description="draw the jitter anew for every frame, as released")
-    grey: float = Field(0.2, ge=0, le=1)
+    grey: float = Field(0.2, ge=0, le=1, description="probability of a clip without colour")
     randaugment: str | None = Field(None, description='e.g. "rand-m9-n2-mstd0.5-inc1"')
     erase: float = Field(0.0, ge=0, le=1, description="probability of random erasing")
     mixup: float = Field(0.8, ge=0, description="alpha of the Beta distribution; 0 switches mixup off")
@@ -161,39 +167,44 @@ class Augment(Section):
 class Multiplier(Section):
     """Of the rate and the weight decay of some parameters."""
 
-    lr: float = Field(1.0, ge=0)
-    decay: float = Field(1.0, ge=0)
+    lr: float = Field(1.0, ge=0, description="of the rate")
+    decay: float = Field(1.0, ge=0, description="of the weight decay")
 
 
 class Optim(Section):
     """Optimiser and schedule."""
 
-    name: Literal["sgd", "adam", "adamw"] = "sgd"
-    lr: float = Field(0.1, gt=0, description="per `reference_batch` clips where that is given")
+    name: Literal["sgd", "adam", "adamw"] = Field("sgd", description="the optimiser")
+    lr: float = Field(0.1, gt=0, description="learning rate, per `reference_batch` clips where that is given")
     reference_batch: int | None = Field(512, ge=1, description="rates are scaled by batch / this; null: no scaling")
-    momentum: float = 0.9
-    nesterov: bool = True
-    dampening: float = Field(0, ge=0, le=1, description="of the momentum; 0 with nesterov")
-    betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = Field(1e-4, ge=0, description="not applied to biases and 1-D tensors, without `multipliers`")
+    momentum: float = Field(0.9, description="sgd: share of the last update that goes on")
+    nesterov: bool = Field(True, description="sgd: Nesterov's momentum")
+    dampening: float = Field(0, ge=0, le=1, description="sgd: of the momentum; 0 with nesterov")
+    betas: tuple[float, float] = Field((0.9, 0.999), description="adam, adamw: decay of the two running means")
+    weight_decay: float = Field(1e-4, ge=0, description="not of biases and 1-D tensors, without `multipliers`")
     multipliers: dict[str, Multiplier] = Field(
-        default_factory=dict, description="of parameters whose name holds the key, {backbone: {lr: 0.1}}"
+        default_factory=dict,
+        description="of rate and decay, of parameters whose name holds the key, {backbone: {lr: 0.1}}",
     )
     grouping: Literal["combined", "longest"] = Field(
         "combined", description="where several keys fit: multiply all, or take the longest alone (OpenMMLab)"
     )
     schedule: Literal[
         "cosine", "epoch_cosine", "iteration_cosine", "exact_cosine", "linear", "step", "steps", "constant"
-    ] = "cosine"
+    ] = Field(
+        "cosine",
+        description="how the rate falls; epoch_cosine: epoch by epoch, exact_cosine: to 0, step: every decay_epochs, "
+        "steps: at the milestones",
+    )
     milestones: list[float] = Field(default_factory=list, description="steps: epochs at which the next factor counts")
     factors: list[float] = Field(default_factory=list, description="steps: of the rate, from each milestone on")
-    warmup_epochs: float = Field(0, ge=0)
-    warmup_lr: float = Field(0.001, ge=0)
+    warmup_epochs: float = Field(0, ge=0, description="epochs in which the rate rises from `warmup_lr`")
+    warmup_lr: float = Field(0.001, ge=0, description="rate of the first step of the warm-up, scaled as `lr`")
     warmup_prefix: bool = Field(False, description="count the schedule from the end of warm-up")
-    min_lr: float = Field(0.001, ge=0)
-    decay_epochs: float = Field(30, gt=0, description="step schedule")
-    decay_rate: float = Field(0.1, gt=0, description="step schedule")
-    clip_grad: float | None = Field(5.0, gt=0, description="largest gradient norm")
+    min_lr: float = Field(0.001, ge=0, description="rate that cosine schedules end at, scaled as `lr`")
+    decay_epochs: float = Field(30, gt=0, description="step: epochs from one decay to the next")
+    decay_rate: float = Field(0.1, gt=0, description="step: factor of the rate at each; multigrid: at each milestone")
+    clip_grad: float | None = Field(5.0, gt=0, description="largest gradient norm; null: not clipped")
 
     @model_validator(mode="after")
     def _consistent(self) -> Optim:
@@ -212,19 +223,21 @@ class Optim(Section):
 class Train(Section):
     """How the loop runs."""
 
-    epochs: int = Field(120, ge=1)
+    epochs: int = Field(120, ge=1, description="sweeps over the training videos")
     batch: int = Field(8, ge=1, description="clips per process and step")
     accumulate: int = Field(1, ge=1, description="steps per update")
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    compile: bool = False
+    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="of the arithmetic; fp16 needs a GPU")
+    compile: bool = Field(False, description="torch.compile, stage by stage: a slow start, then faster steps")
     checkpointing: bool = Field(False, description="recompute activations in the backward pass")
     ema: float | None = Field(None, gt=0, lt=1, description="decay of the exponential moving average of the weights")
     patience: int | None = Field(None, ge=1, description="stop after so many epochs without a better top-1 (mAP)")
     threads: int | None = Field(None, ge=1, description="CPU threads of a step, 1 for tiny networks; null: PyTorch's")
     devices: int = Field(1, ge=1, description="processes on this machine")
-    nodes: int = Field(1, ge=1)
-    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    nodes: int = Field(1, ge=1, description="machines")
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="auto: a GPU where there is one")
+    strategy: Literal["auto", "ddp", "fsdp"] = Field(
+        "auto", description="of several processes: ddp keeps the whole model in each, fsdp shards it; auto: ddp"
+    )
     workers: int | None = Field(None, ge=0, description="loader processes per training process; null: by the cores")
     start: Literal["fork", "spawn", "forkserver"] | None = Field(None, description="how loader processes start")
     freeze_norms: bool = Field(False, description="batch norms keep the statistics of the starting weights")
@@ -246,11 +259,11 @@ class Train(Section):
 class Test(Section):
     """Views of one video in the final test."""
 
-    clips: int = Field(4, ge=1)
-    crops: Literal[1, 3] = 3
-    size: int | None = Field(None, ge=8, description="side of the crops; null: clip.size")
-    ensemble: Literal["sum", "max", "score"] = Field("sum", description="of the views' scores; score: of mean logits")
-    side: int | None = Field(None, ge=8, description="short side before the crop; null: 256/224 of it for one crop")
+    clips: int = Field(4, ge=1, description="temporal views of each video, evenly spread")
+    crops: Literal[1, 3] = Field(3, description="spatial views of a clip: the centre, or three along the longer side")
+    size: int | None = Field(None, ge=8, description="side of the crops, pixels; null: clip.size")
+    ensemble: Literal["sum", "max", "score"] = Field("sum", description="of the scores of views; score: of mean logits")
+    side: int | None = Field(None, ge=8, description="short side before the crop, pixels; null: for one crop 256/224")
     random: bool = Field(False, description="random clips, seeded, as the released Video-FocalNet test")
     batch: int = Field(4, ge=1, description="videos per step")
 
@@ -268,18 +281,21 @@ class Distil(Section):
     """Whom the student learns from, and what. A term with weight 0 is off."""
 
     teacher: list[str] = Field(default_factory=list, description="run folders or model files; several are averaged")
-    teacher_model: Model | None = Field(None, description="network of a teacher file that does not name its own")
+    teacher_recipe: str | None = Field(None, description="recipe of teacher files that do not name their network")
+    teacher_model: Model | None = Field(None, description="that network, where there is no recipe for it")
     teacher_weights: list[float] | None = Field(None, description="share of each teacher; null: equal shares")
     alpha: float = Field(0.2, ge=0, le=1, description="share of the teacher's term; the labels have the rest")
-    temperature: float = Field(10.0, gt=0)
+    temperature: float = Field(10.0, gt=0, description="that logits are divided by before they are compared")
     loss: Literal["kl", "dkd", "dist"] = Field("kl", description="how logits are compared")
     dkd_beta: float = Field(8.0, ge=0, description="dkd: weight of the classes that are not the label's")
     standardise: bool = Field(False, description="kl, dkd: z-scored logits, so that temperature is in deviations")
-    kl: Literal["forward", "released"] = Field("forward", description="which; released: as DVFL-Net's code has it")
+    kl: Literal["forward", "released"] = Field("forward", description="which one; released: as DVFL-Net's code has it")
     beta: float = Field(0.0, ge=0, description="weight of the spatial modulators' distance (focal models)")
     gamma: float = Field(0.0, ge=0, description="weight of the temporal modulators' distance (focal models)")
     stages: list[int] = Field([-1], min_length=1, description="stages whose last block's modulators are compared")
-    features: dict[str, str] = Field(default_factory=dict, description="student's → teacher's, {stage4: stage4}")
+    features: dict[str, str] = Field(
+        default_factory=dict, description="layers that are compared, student's → teacher's, {stage4: stage4}"
+    )
     feature_weight: float = Field(1.0, ge=0, description="weight of the features' distance")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="of the teacher; auto: bf16 on a GPU")
     cache: Path | None = Field(None, description="folder that keeps the teacher's logits for later epochs and students")
@@ -321,16 +337,18 @@ class TokenLabels(Section):
     gamma: float = Field(0.5, ge=0, le=1, description="share of the class loss; the tokens have the rest")
     top: int = Field(5, ge=1, description="classes that keep their logit")
     topk_only: bool = Field(False, description="the others get no probability, instead of e⁰ each as released")
-    alignment: Literal["neighbours", "released"] = Field("neighbours", description="time steps that are averaged")
+    alignment: Literal["neighbours", "released"] = Field("neighbours", description="of time steps that are averaged")
 
 
 class Run(Section):
     """One run: a recipe with its overrides resolved."""
 
     name: str = Field("run", description="folder under `out`")
-    out: Path = Path("runs")
-    seed: int = Field(0, ge=0)
-    objective: Literal["recognise", "distil", "token_labels"] = "recognise"
+    out: Path = Field(Path("runs"), description="folder of the run folders")
+    seed: int = Field(0, ge=0, description="of the weights, the order, the augmentation and the division of the data")
+    objective: Literal["recognise", "distil", "token_labels"] = Field(
+        "recognise", description="the labels are learned, a teacher's outputs too, or labels of every token"
+    )
     data: Data = Field(default_factory=Data)
     model: Model = Field(default_factory=Model)
     clip: Clip = Field(default_factory=Clip)
@@ -398,6 +416,21 @@ def _contradictions(run: Run) -> list[tuple[bool, str]]:
             f"data.multi_label makes the scores sigmoids, model.options.activation is {scores}: drop one",
         ),
     ]
+
+
+# Runs that recipes start from, other than those of a recipe by itself, and the command that makes each.
+MADE_BY = {"motion": 'vidstill train demo --name motion --train.epochs 24 --augment.scale "[0.7, 1.0]"'}
+
+
+def missing_run(run: Run) -> str:
+    """Of the runs whose models this one starts or learns from, the first that is not there, with the command that makes
+    it, as an error message; nothing where all are there, or are files."""
+    for source in (run.model.weights, *run.distil.teacher, run.token_labels.annotator.weights):
+        name = Path(source or "").name
+        made = MADE_BY.get(name) or (f"vidstill train {name}" if name in recipe_names() else None)
+        if made and not os.path.exists(os.path.expanduser(str(source))):  # noqa: PTH110, PTH111 - without a home too
+            return f"{run.name} needs the run {source}, which is not there: make it with `{made}`, or name another"
+    return ""
 
 
 def recipe_names() -> list[str]:

@@ -30,9 +30,10 @@ def run_demo(out: Path, seed: int, report: Callable[[dict[str, Any]], None], say
     rows, page = bench([teacher, alone, student], out=out / "bench", report=report)
     sample = read_annotations(run.data, run.seed).splits["test"][0]
     prediction = Predictor(student).predict(sample.path)
-    annotated = annotate(sample.path, prediction, student / "prediction.mp4")
+    annotated = student / "prediction.mp4"
+    annotate(sample.path, prediction, annotated)
     (name, score), *_ = prediction.top()
-    say(f"{sample.path} shows {name} ({score:.2f}); annotated: {annotated}")
+    say(f"{sample.path} shows {name} ({100 * score:.0f} %); annotated: {annotated}")
     for row in rows:
         say(f"{row.name}: top-1 {row.top1[0]:.1f} %")
     say(f"the three compared: {page}")

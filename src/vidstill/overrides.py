@@ -72,7 +72,7 @@ def put_all(values: dict[str, Any], overrides: Sequence[str], section: Any = Any
     """
     for key, text in split_overrides(overrides):
         kind = _kind(section, key)
-        if text is None and not {bool, Any} & {*_members(kind)}:
+        if text is None and not {bool, Any} & {*members(kind)}:
             raise ConfigError(f"--{key} needs a value: --{key} VALUE")
         _put(values, key, True if text is None else parse_value(text, f"--{key}", kind))
 
@@ -115,7 +115,7 @@ def parse_value(text: str, source: str, kind: Any = Any) -> Any:
 
 
 def _read(text: str, source: str, kind: Any) -> Any:
-    kinds = _members(kind)
+    kinds = members(kind)
     if NoneType in kinds and text.strip().lower() in ("none", "null"):
         return None
     several = next((each for each in kinds if get_origin(each) in (list, tuple)), None)
@@ -195,7 +195,7 @@ def _kind(section: Any, key: str) -> Any:
     """The type of the field that a dotted key names, Any where none says it."""
     kind = section
     for part in key.split("."):
-        kind = next((each for each in _members(kind) if each is not NoneType), Any)
+        kind = next((each for each in members(kind) if each is not NoneType), Any)
         if _is_section(kind):
             kind = kind.model_fields[part].annotation if part in kind.model_fields else Any
         else:
@@ -203,10 +203,10 @@ def _kind(section: Any, key: str) -> Any:
     return kind
 
 
-def _members(kind: Any) -> tuple[Any, ...]:
+def members(kind: Any) -> tuple[Any, ...]:
     """The types of a union, or the one."""
     if get_origin(kind) is Annotated:
-        return _members(get_args(kind)[0])
+        return members(get_args(kind)[0])
     return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
 
 

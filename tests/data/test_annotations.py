@@ -102,7 +102,9 @@ def test_class_list_orders_folders_and_tolerates_their_spelling(tmp_path: Path) 
         ([], "it holds nothing"),
         (["readme.txt", "x.json"], "it holds readme.txt, x.json"),
         (["a.mp4", "b.mp4"], "a video lies at a.mp4"),
-        (["sets/one/a/1.mp4"], "a video lies at sets/one/a/1.mp4"),
+        (["sets/one/a/1.mp4", "more/notes.txt"], "a video lies at sets/one/a/1.mp4"),
+        (["one/a/1.mp4", "two/a/1.mp4"], "class folders lie in one/, two/: give one of these as data.root"),
+        (["UCF101.rar", "a.mp4"], "it holds archives, UCF101.rar: unpack them there"),
     ],
 )
 def test_what_was_looked_for_is_said(tmp_path: Path, files: list[str], message: str) -> None:
@@ -511,7 +513,8 @@ def test_videos_that_lie_elsewhere_are_counted(tmp_path: Path) -> None:
     annotations = read_annotations(Data(root=tmp_path))
     assert sum(counts(annotations).values()) == 10
     assert annotations.notes == [
-        "3 videos are not used, for they do not lie at <class>/<video>: loose.mp4, a/deep/er/1.mp4, c/deeper/2.mp4"
+        "3 videos are not used, for they do not lie at <class>/<video>: loose.mp4, a/deep/er/1.mp4, c/deeper/2.mp4",
+        "not taken as classes, for no video lies directly in them: c/",
     ]
     for label in "ab":
         (tmp_path / "train" / label).mkdir(parents=True)

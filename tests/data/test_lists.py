@@ -115,6 +115,11 @@ def test_rows_know_path_line_and_group(tmp_path: Path) -> None:
         ("l.csv", b"\xff\xfea\x00", "not UTF-8"),
         ("l.json", '[{"label": 3}]', "entry 1: needs filename"),
         ("l.json", '[{"filename": "a", "label": []}]', "line 1: the label is empty"),
+        (
+            "l.json",
+            '[{"filename": "a", "label": {"action": [3]}}]',
+            "entry 1: has labels by category; give the csv of HVU",
+        ),
         ("l.json", '{"a": 1}', "give a list"),
         ("l.json", "[{]", "line 1: not JSON"),
     ],

@@ -1,6 +1,7 @@
 """Every recipe and every documented training finds its videos in a data set that lies as its makers distribute it."""
 
 import inspect
+import json
 import re
 import shlex
 from collections.abc import Callable, Iterator
@@ -113,6 +114,44 @@ def jester(root: Path) -> None:
     write(root, {"annotation_Jester/classInd.txt": index, **lists, **videos(*clips)})
 
 
+def something(root: Path) -> None:
+    """The release of 2022: archives and labels.zip unpacked in one folder."""
+    names = class_names("ssv2")
+    for part, first in (("train", 100), ("validation", 500)):
+        entries = [
+            {"id": str(first + n), "label": "holding a cup", "template": re.sub("something", "[something]", name),
+             "placeholders": ["a cup"]}
+            for n, name in enumerate(names)
+        ]  # fmt: skip
+        write(root, {f"labels/{part}.json": json.dumps(entries)})
+        write(root, videos(*(f"20bn-something-something-v2/{entry['id']}.webm" for entry in entries)))
+    write(root, {"labels/labels.json": json.dumps({name: str(n) for n, name in enumerate(names)})})
+    write(root, {"labels/test.json": '[{"id":"1420"}]', "labels/test-answers.csv": "1420;Throwing something\n"})
+
+
+def activitynet(root: Path) -> None:
+    database = {
+        f"{part[0]}{n:010}": {"subset": part, "annotations": [{"segment": [1.5, 9.25], "label": name}]}
+        for part in ("training", "validation")
+        for n, name in enumerate(class_names("activitynet200"))
+    }
+    content = {"version": "VERSION 1.3", "taxonomy": [], "database": database}
+    write(root, {"activity_net.v1-3.min.json": json.dumps(content)})
+    write(root, videos(*(f"videos/v_{name}.mp4" for name in database)))
+
+
+def diving48(root: Path) -> None:
+    names = class_names("diving48")
+    for part, first in (("train", 0), ("test", 100)):
+        entries = [
+            {"vid_name": f"-mmq0PT-u8k_{first + n:05}", "label": n, "start_frame": 0, "end_frame": 48 + n}
+            for n in range(48)
+        ]
+        write(root, {f"Diving48_V2_{part}.json": json.dumps(entries)})
+        write(root, videos(*(f"rgb/{entry['vid_name']}.mp4" for entry in entries)))
+    write(root, {"Diving48_vocab.json": json.dumps([name.split("_") for name in names])})
+
+
 def ut_interaction(root: Path) -> None:
     names = ("hand_shaking", "hugging", "kicking", "pointing", "punching", "pushing")
     write(root, videos(*(f"{name}/{s * 6 + n}_{s}_{n}.avi" for s in range(1, 11) for n, name in enumerate(names))))
@@ -138,9 +177,9 @@ LAYOUTS: dict[str, tuple[list[Callable[[Path], None]], int, set[str]]] = {
         {"train", "val"},
     ),
     "jester": ([jester], 27, {"train", "val"}),
-    "ssv2": ([focalnet_lists("ssv2")], 174, {"train", "val"}),
-    "diving48": ([focalnet_lists("diving48")], 48, {"train", "val"}),
-    "activitynet": ([focalnet_lists("activitynet200")], 200, {"train", "val"}),
+    "ssv2": ([something, focalnet_lists("ssv2")], 174, {"train", "val"}),
+    "diving48": ([diving48, focalnet_lists("diving48")], 48, {"train", "val"}),
+    "activitynet": ([activitynet, focalnet_lists("activitynet200")], 200, {"train", "val"}),
     "ut_interaction": ([ut_interaction], 6, {"train", "val"}),
     "hockey_fights": ([class_folders("fight", "no_fight", splits=("train", "valid"))], 2, {"train", "val"}),
     "demo": ([class_folders("grow", "shrink", splits=("train", "val", "test"))], 2, {"train", "val", "test"}),
@@ -187,7 +226,7 @@ def test_recipes_of_every_data_set(
         annotations = read(resolve(recipe, ["--data.root", str(made(build))]))
         assert len(annotations.classes) == classes
         extra = {"test"} if build.__qualname__.startswith("pyslowfast") else set()
-        assert set(annotations.splits) == splits | extra
+        assert set(annotations.splits) == ({"train", "test"} if build is diving48 else splits | extra)
         assert {s.label for s in annotations.splits["train"]} == set(range(classes))
 
 
@@ -200,8 +239,10 @@ def own(run: Run) -> Callable[[Path], None]:
     """A person's own videos, as the settings of a command want them."""
 
     def build(root: Path) -> None:
-        names = [f"v_{name}_g{group:02}_c01.avi" for name in ("walk", "run") for group in range(1, 11)]
-        if root.suffix == ".csv":
+        names = [f"v_{name}_g{group:02}_c01.avi" for name in ("walk", "run") for group in range(1, 26)]
+        if root.name.startswith("UCF11"):
+            write(root, videos(*(re.sub(r"v_(.+)_g(\d+)_c.*", r"\1/v_\1_\2/v_\1_\2_01.mpg", name) for name in names)))
+        elif root.suffix == ".csv":
             write(root.parent, {**videos(*names), root.name: "".join(f"{n},{n.split('_')[1]}\n" for n in names)})
         elif run.data.multi_label:
             lines = ["path,labels\n", *(f"{name},{'walk;run' if n % 3 else 'run'}\n" for n, name in enumerate(names))]
@@ -231,7 +272,8 @@ def test_documented_trainings(command: str, tmp_path: Path, monkeypatch: pytest.
     recipe = arguments.pop(0) if not arguments[0].startswith("--") else None
     if verb == "distill" and "--teacher" not in arguments:
         arguments += ["--teacher", "runs/teacher"]
-    settings = [{"--teacher": "--distil.teacher"}.get(word, word) for word in arguments]
+    own_names = {"--teacher": "--distil.teacher", "--teacher-recipe": "--distil.teacher_recipe"}
+    settings = [own_names.get(word, word) for word in arguments]
     run = resolve(recipe, [*(["--objective", "distil"] if verb == "distill" else []), *settings])
     monkeypatch.chdir(tmp_path)
     mine = recipe is None or "--data.format" in settings

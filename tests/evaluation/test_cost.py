@@ -2,16 +2,25 @@
 
 import itertools
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vidstill.config import Clip
 from vidstill.data.isolated import Lost, isolated
 from vidstill.evaluation import cost
-from vidstill.evaluation.cost import choose_threads, find_device, forward_times, gmacs, measure, median_interval
+from vidstill.evaluation.cost import (
+    activations_mb,
+    choose_threads,
+    find_device,
+    forward_times,
+    gmacs,
+    measure,
+    median_interval,
+)
 from vidstill.models.registry import VideoModel, create_model
 
 
@@ -202,3 +211,41 @@ def test_memory_is_what_the_forward_needed() -> None:
     assert 64 <= found[64] < 100
     assert found[256] - found[64] == pytest.approx(192, abs=8)
     assert ballast.numel()
+
+
+class TwoLayers(nn.Module):
+    """What autograd keeps of it can be counted by hand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.input = Clip(frames=2, size=8)
+        self.first, self.second = nn.Linear(3 * 2 * 64, 100), nn.Linear(100, 10)
+
+    def forward(self, clips: Tensor) -> Tensor:
+        hidden = self.first(clips.flatten(1)).relu_()
+        return self.second(hidden).exp()
+
+
+def test_activations_are_what_the_backward_pass_wants() -> None:
+    """Of two clips: the input (384), the hidden layer once, which relu and the second layer share (100), exp (10)."""
+    model: Any = TwoLayers()
+    assert activations_mb(model) == pytest.approx(4 * (384 + 100 + 10) / 1e6)
+    assert activations_mb(model, Clip(frames=2, size=8)) == activations_mb(model)
+
+
+@pytest.mark.parametrize("name", ["slowfast_ghostnet", "shufflenetv2_3d", "mobilenetv2_3d"])
+def test_activations_are_kept_by_a_real_step_too(name: str) -> None:
+    """Nearly the same bytes where values are computed, counted by address; attention keeps no scores there."""
+    model, clip = create_model(name, 5), Clip(frames=8, size=64)
+    weights = {each.untyped_storage().data_ptr() for each in (*model.parameters(), *model.buffers())}
+    kept: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        if (place := tensor.untyped_storage().data_ptr()) not in weights:
+            kept[place] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        model.train()(torch.randn(2, 8, 64, 64, 3).permute(0, 4, 1, 2, 3))
+    real = sum(tensor.untyped_storage().nbytes() for tensor in kept.values()) / 2e6
+    assert activations_mb(model, clip) == pytest.approx(real, rel=0.2)

@@ -17,7 +17,7 @@ from vidstill.evaluation.predictions import Evaluation, ensemble, read_predictio
 def test_a_long_list_of_broken_videos_is_cut_in_the_summary() -> None:
     scores = np.array([[0.9, 0.1]], np.float32)
     scored = Evaluation(["a", "b"], [Sample(Path("a.mp4"), 0)], scores, [("x", "x: bad")] * 50)
-    assert len(scored.summary().splitlines()) == 1 + predictions.NAMED_AT_MOST + 1
+    assert len(scored.summary().splitlines()) == 2 + predictions.NAMED_AT_MOST + 1
     assert "and 30 more" in scored.summary()
 
 
@@ -102,7 +102,9 @@ def several(names: str = "ab") -> Evaluation:
 def test_predictions_of_videos_with_several_classes_survive(tmp_path: Path) -> None:
     """AP of a: 1; of b: (1 + 2/3) / 2."""
     scored = several()
-    assert scored.summary() == "mAP 91.7%  by chance about 66.7%  (3 videos)"
+    assert scored.summary().splitlines() == [
+        "mAP 91.7 % on 3 videos", "a random order has about 66.7 %", "weakest average precision: b 83 % of 2",
+    ]  # fmt: skip
     write_predictions(tmp_path / "p.csv", scored)
     header, first, *_ = (tmp_path / "p.csv").read_text().splitlines()
     assert header == "path,labels,predicted,score,a,b" and first == "x.mp4,b;a,a,0.9,0.9,0.8"
@@ -113,3 +115,18 @@ def test_predictions_of_videos_with_several_classes_survive(tmp_path: Path) -> N
     assert both.multi_label and both.summary() == scored.summary()
     with pytest.raises(ValueError, match="other videos or labels"):
         ensemble([scored, dataclasses.replace(scored, multi_label=False)])
+
+
+def test_a_summary_says_what_the_figure_is_worth_and_where_it_fails() -> None:
+    """20 videos of three classes: a right 8 of 10, taken for b; b right 1 of 2, taken for c; c always right."""
+    said = [0] * 8 + [1] * 2 + [1, 2] + [2] * 8
+    labels = [0] * 10 + [1] * 2 + [2] * 8
+    samples = [Sample(Path(f"{n}.mp4"), label) for n, label in enumerate(labels)]
+    scored = Evaluation(["a", "b", "c"], samples, np.eye(3, dtype=np.float32)[said])
+    first, second, *others = scored.summary("test", "4 × 3 views each").splitlines()
+    # Newcombe, Statistics in Medicine 17 (1998): the roots of (p - 0.85)² = 1.96² p (1 - p) / 20
+    low, high = sorted(np.roots([1 + 1.96**2 / 20, -(2 * 0.85 + 1.96**2 / 20), 0.85**2]))
+    interval = f"95 % interval {100 * low:.1f}–{100 * high:.1f} %"
+    assert first == f"top-1 85.0 % ({interval}) on 20 test videos, 4 × 3 views each"
+    assert second.startswith("mean class 76.7 %  calibration error 15.0 %")
+    assert others == ["weakest: b 50 % of 2", "most confused: a taken for b (2 of 10), b taken for c (1 of 2)"]

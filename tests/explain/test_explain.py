@@ -1,8 +1,9 @@
 """Grad-CAM of every family, modulators and token labels: numbers against formulas, files that open again."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -12,13 +13,16 @@ from torchcam.methods import GradCAM
 
 import vidstill
 from vidstill.config import Clip
+from vidstill.data.annotations import Sample
+from vidstill.data.views import read_views
+from vidstill.evaluation.testing import evaluate
 from vidstill.explain import gradcam, modulators, token_labels
 from vidstill.explain.gradcam import find_layer, grad_cam, write_grad_cam
 from vidstill.explain.look import look_at
-from vidstill.explain.pictures import blend, colour, grid, write_pictures
+from vidstill.explain.pictures import Colours, blend, colour, grid, write_pictures
 from vidstill.inference.overlay import clock
 from vidstill.models.registry import VideoModel, create_model
-from vidstill.video.decode import count_frames
+from vidstill.video.decode import count_frames, probe
 from vidstill.video.encode import write_video
 
 DUAL: dict[str, Any] = {
@@ -150,8 +154,14 @@ def test_tables_of_colours() -> None:
     np.testing.assert_allclose(colour(np.array([0.0, 1.0]), "viridis") * 255, [[68, 1, 84], [253, 231, 37]], atol=1)
     np.testing.assert_allclose(colour(np.array([0.0, 1.0]), "magma") * 255, [[0, 0, 4], [252, 253, 191]], atol=1)
     np.testing.assert_allclose(blend(np.ones((2, 3)), np.zeros(2), alpha=0.0), 1)
-    with pytest.raises(ValueError, match="colours 'jet': take viridis or magma"):
-        colour(np.zeros(1), "jet")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="colours 'gray': take one of OpenCV's colour maps: viridis, autumn, "):
+        colour(np.zeros(1), "gray")  # type: ignore[arg-type]
+
+
+def test_every_colour_map_of_opencv_is_there() -> None:
+    known = {name.removeprefix("COLORMAP_").lower() for name in dir(cv2) if name.startswith("COLORMAP_")}
+    assert known == set(get_args(Colours))
+    np.testing.assert_allclose(colour(np.array([0.5]), "jet"), [[0.5, 1, 0.5]], atol=0.02)
 
 
 def test_pictures_are_whole_or_refused(tmp_path: Path) -> None:
@@ -178,11 +188,35 @@ def test_written_grad_cams(
         assert count_frames(path) == 3 * 8
 
 
+@pytest.mark.parametrize("views", ["opencv", "torch"])
+@pytest.mark.parametrize(("number", "crops"), [(1, 3), (3, 1)])
+def test_the_clips_of_a_test_are_explained(
+    number: int, crops: Any, views: Any, long_video: Path, tmp_path: Path
+) -> None:
+    """Pixels and score are those of `vidstill test` with so many clips and crops."""
+    model = small(*FAMILIES[1])
+    model.input = model.input.model_copy(update={"views": views})
+    look = look_at(model, long_video, clips=number, crops=crops)
+    tested = evaluate(model, [Sample(long_video, 0)], clips=number, crops=crops).probabilities[0]
+    np.testing.assert_allclose(look.scores, tested, rtol=1e-4, atol=1e-6)
+    seen = read_views(long_video, model.input, number, crops)
+    assert torch.equal(look.views, seen.pixels())
+    np.testing.assert_allclose(look.seconds, seen.shown() / 5)
+    assert (look.start, look.end, look.target) == (0, LONG, tested.argmax())
+    cam = write_grad_cam(model, long_video, tmp_path / "c.mp4", clips=number, crops=crops, fps=10)
+    assert cam.maps().shape[0] == number * crops
+    info = probe(tmp_path / "c.mp4")
+    assert (info.frames, info.fps) == (8 * number * crops, 10)
+    with pytest.raises(ValueError, match="0 clips: take 1 or more"):
+        look_at(model, long_video, clips=0)
+
+
 def test_written_modulators(video: Path, tmp_path: Path) -> None:
     model = small(*FAMILIES[1])
     figure = np.asarray(Image.open(modulators.write_modulators(model, video, tmp_path / "m.png")))
     assert figure.shape[0] > 5 * 64 and figure.shape[1] > 8 * 64
-    assert count_frames(modulators.write_modulators(model, video, tmp_path / "m.gif", kind="spatial")) == 8
+    info = probe(modulators.write_modulators(model, video, tmp_path / "m.gif", kind="spatial", fps=20))
+    assert (info.frames, info.fps) == (8, 20)
     assert Image.open(modulators.write_gates(model, video, tmp_path / "g.png")).size[1] > 4 * 64
     assert Image.open(modulators.write_kernels(model, tmp_path / "k.png")).size[1] > 4 * 96
     with pytest.raises(ValueError, match="no focal"):

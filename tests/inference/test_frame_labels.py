@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -13,7 +14,7 @@ from vidstill.config import Clip
 from vidstill.inference.frame_labels import PREPARING, frame_windows, label_frames, write_frame_labels
 from vidstill.inference.predictor import Predictor
 from vidstill.models.registry import create_model
-from vidstill.video.decode import count_frames, probe
+from vidstill.video.decode import VideoError, count_frames, probe
 
 
 @given(
@@ -53,5 +54,20 @@ def test_files(embedded: Path, tmp_path: Path) -> None:
     assert list(said) == [str(number) for number in range(1, n + 1)]
     assert said["7"] == PREPARING and set(said["8"]) == {"1", "2", "3"}
     assert count_frames(write_frame_labels(predictor, video, tmp_path / "x.mp4", stride=0.5)) == n
+    with pytest.raises(VideoError, match="would replace the video itself"):
+        write_frame_labels(predictor, video, video)
+    with pytest.raises(VideoError, match="frames of a file are labelled"):
+        write_frame_labels(predictor, "camera:0", tmp_path / "y.json")
     with pytest.raises(ValueError, match=r"written as \.json, \.mp4 or \.gif"):
         write_frame_labels(predictor, video, tmp_path / "x.txt")
+
+
+def test_a_labelled_video_keeps_its_sound(toned: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    torch.manual_seed(0)
+    model = create_model("vfl_net", 3, width=8).eval()
+    model.classes, model.input = ["a", "b", "c"], Clip(frames=4, size=32)
+    out = write_frame_labels(Predictor(model), toned, tmp_path / "x.mp4", clips=26, stride=1)
+    assert count_frames(out) == 100
+    with av.open(str(out)) as container:
+        assert float(container.streams.audio[0].duration or 0) / 44100 == pytest.approx(4, abs=0.05)
+    assert "has 100 frames, a window 104: none has a label" in caplog.text

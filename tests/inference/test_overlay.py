@@ -1,8 +1,11 @@
 """The annotated video: every frame, unchanged above, readable below, at its time."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -14,6 +17,7 @@ from vidstill.config import Clip
 from vidstill.inference import overlay
 from vidstill.inference.overlay import ACCENT, GROUND, annotate, draw, record
 from vidstill.inference.predictor import Prediction, Predictor, WindowScores
+from vidstill.inference.unknown import NONE
 from vidstill.models.registry import create_model
 from vidstill.video.decode import Frame, VideoError, count_frames, probe, read_frames
 from vidstill.video.encode import write_video
@@ -91,7 +95,8 @@ def test_other_fonts_do_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("suffix", [".mp4", ".gif"])
 def test_the_annotated_video_has_every_frame(video: Path, tmp_path: Path, suffix: str) -> None:
     events: list[dict[str, object]] = []
-    out = annotate(video, prediction(video, 0.9, 0.1), tmp_path / f"out{suffix}", report=events.append)
+    out = tmp_path / f"out{suffix}"
+    annotate(video, prediction(video, 0.9, 0.1), out, report=events.append)
     assert count_frames(out) == 20
     info = probe(out)
     assert (info.width, info.fps) == (320, 10)
@@ -102,7 +107,8 @@ def test_the_annotated_video_has_every_frame(video: Path, tmp_path: Path, suffix
 
 
 def test_scores_follow_the_time(video: Path, tmp_path: Path) -> None:
-    out = annotate(video, prediction(video, 1.0, 0.0), tmp_path / "out.mp4", top_k=1)
+    out = tmp_path / "out.mp4"
+    annotate(video, prediction(video, 1.0, 0.0), out, top_k=1)
     shown = read_frames(out, [0, 10, 19])[:, 240:-6]  # without the line at the foot
     bars = [near(panel, ACCENT).sum(1).max() for panel in shown]
     assert bars[0] > 250
@@ -123,11 +129,79 @@ def test_the_source_is_not_replaced(video: Path) -> None:
     assert video.read_bytes() == before
 
 
+def test_none_of_these_has_a_name_but_no_bar(video: Path, tmp_path: Path) -> None:
+    unsure = replace(prediction(video, 0.6, 0.6), none_below=0.7)
+    out = tmp_path / "out.mp4"
+    annotate(video, unsure, out)
+    panel = read_frames(out, [5])[0][240:-6]
+    assert not near(panel, ACCENT).any() and panel.max() > 200
+    assert [name for name, _ in unsure.named(unsure.at(0.5), 3)] == [NONE, "first", "second"]
+
+
+@pytest.mark.parametrize("width", [240, 320, 640])
+@pytest.mark.parametrize("lines", [1, 3])
+def test_the_speed_of_processing_has_its_place(width: int, lines: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    real = overlay.write_text
+
+    def write_text(pen: Any, at: tuple[float, float], text: str, *rest: Any, **more: Any) -> float:
+        said.append(text)
+        left = real(pen, at, text, *rest, **more)
+        assert left >= 0, text
+        return left
+
+    monkeypatch.setattr(overlay, "write_text", write_text)
+    draw(np.zeros((360, width, 3), np.uint8), RANKED[:lines], 61.5, 100.0, lines, 1234.4)
+    (speed,) = [text for text in said if "1234 fps" in text]
+    assert speed.endswith("processing speed 1234 fps" if width > 240 else "speed 1234 fps")
+    assert any(text.startswith("1:01.5") for text in said)
+
+
+@pytest.mark.parametrize("seconds", [None, 1.5])
+def test_pictures_and_sound_are_kept_and_cut_together(toned: Path, tmp_path: Path, seconds: float | None) -> None:
+    out = tmp_path / "out.mp4"
+    annotate(toned, prediction(toned, 0.9, 0.1), out, seconds=seconds)
+    length = seconds or 4
+    with av.open(str(out)) as container:
+        samples = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
+    assert len(samples) / 44100 == pytest.approx(length, abs=0.05)
+    assert np.abs(np.fft.rfft(samples)).argmax() / length == pytest.approx(1000, rel=0.03), "the tone"
+    assert count_frames(out) == round(25 * length + 0.1)
+
+
+class Screen:
+    """A window that is closed after so many frames."""
+
+    def __init__(self, frames: int) -> None:
+        self.left, self.seconds = frames, list[float]()
+        self.closed = False
+
+    def write(self, frame: np.ndarray, seconds: float) -> None:
+        self.seconds.append(seconds)
+        self.left -= 1
+        self.closed = self.left <= 0
+
+
+@pytest.mark.parametrize("filmed", [False, True])
+def test_a_file_is_played_until_its_window_is_closed(video: Path, tmp_path: Path, filmed: bool) -> None:
+    screen: Any = Screen(7)
+    out = tmp_path / "out.mp4" if filmed else None
+    annotate(video, prediction(video, 0.9, 0.1), out, window=screen)
+    if out is not None:
+        assert count_frames(out) == 20 == len(screen.seconds), "the file is finished"
+    else:
+        assert screen.seconds == pytest.approx([n / 10 for n in range(7)])
+
+
 class Tape:
     """A VideoWriter that keeps what it is given."""
 
     def __init__(self) -> None:
         self.frames: list[int] = []
+        self.sound_ends: list[float] = []
+
+    def end_sound(self, seconds: float) -> None:
+        self.sound_ends.append(seconds)
 
     def write(self, frame: np.ndarray) -> None:
         self.frames.append(int(frame))
@@ -153,6 +227,7 @@ def test_a_wild_time_stamp_does_not_fill_the_disk() -> None:
     for number, seconds in enumerate((0.0, 0.1, 1e12, 1e12 + 0.1)):
         paced.write(np.array(number), seconds)
     assert tape.frames == [0, 1, *[1] * 19, 2, 3]
+    assert tape.sound_ends == pytest.approx([0.2]), "where the pictures jump"
 
 
 @pytest.fixture
@@ -190,6 +265,23 @@ def test_a_camera_is_labelled_and_recorded_in_one_go(
         "no score before a window is over"
     )
     assert abs(late[:picture].mean() - 75) < 4
+
+
+@pytest.mark.parametrize("filmed", [False, True])
+def test_a_camera_is_shown_until_its_window_is_closed(
+    predictor: Predictor, tmp_path: Path, plug: Plug, filmed: bool
+) -> None:
+    def camera(short_side: int | None) -> Iterator[Frame]:
+        for n in range(1000):
+            yield Frame(n, n / 10, np.zeros((48, 64, 3), np.uint8))
+
+    plug(camera)
+    screen: Any = Screen(20)
+    path = tmp_path / "out.mp4" if filmed else None
+    labelled = record(predictor, "camera:0", path, screen=screen)
+    assert screen.seconds == pytest.approx([n / 10 for n in range(20)])
+    assert labelled.windows[-1].end <= 2
+    assert path is None or count_frames(path) == round(1.9 * 25) + 1
 
 
 def test_a_recording_of_nothing_leaves_no_file(predictor: Predictor, tmp_path: Path, plug: Plug) -> None:

@@ -172,7 +172,7 @@ def test_json_has_names_times_and_scores(model: VideoModel, long_video: Path) ->
     assert [len(window["top"]) for window in told["windows"]] == [2] * len(prediction.windows)
     assert told["windows"][0]["start"] == 0
     assert len(prediction.to_dict()["top"]) == len(prediction.to_dict()["windows"][0]["top"]) == 3, "every class"
-    assert told["fps"] > 0
+    assert told["processing_speed"] > 0 and told["label"] == told["top"][0]["class"] and told["none_below"] is None
 
 
 def test_between_windows_scores_change_linearly() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from vidstill.cli import main
 from vidstill.config import RECIPES, recipe_names, resolve
-from vidstill.evaluation.cost import gmacs
+from vidstill.evaluation.cost import activations_mb, gmacs
 from vidstill.labels import class_names
 from vidstill.models.catalogue import CATALOGUE, CLASSES, configurations, matching
 from vidstill.models.focal import VideoFocalNet
@@ -73,7 +73,10 @@ def test_a_row_says_what_its_recipe_says(recipe: str) -> None:
             assert f"{option} {run.model.options[option]:g}" in row.variant
     assert ("non-local" in row.variant) == ("nonlocal_blocks" in run.model.options)
     if run.data.classes:
-        assert len(class_names(run.data.classes)) == CLASSES[row.data]
+        assert len(class_names(run.data.classes)) == CLASSES[row.data] and row.classes == run.data.classes
+    assert (row.classes is None) == (not row.source)
+    if row.classes:
+        assert len(class_names(row.classes)) == CLASSES[row.data]
 
 
 QUICK = {"k400_slowfast_shufflenetv2_w025", "k400_shufflenet_3d_w2", "k400_c2d_r50", "ucf101_vfl_net", "demo"}
@@ -88,6 +91,16 @@ def test_a_row_costs_what_its_network_costs(recipe: str) -> None:
     assert sum(parameter.numel() for parameter in model.parameters()) == row.parameters
     clip = run.clip.model_copy(update={"frames": row.frames, "size": row.size})
     assert gmacs(model, clip) == pytest.approx(row.gmacs, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "recipe", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in recipe_names()]
+)
+def test_a_row_says_what_a_clip_of_its_training_takes(recipe: str) -> None:
+    row, run = configurations(recipe)[recipe], resolve(recipe)
+    model = create_model(run.model.name, CLASSES[row.data], device="meta", **run.model.options)
+    found = gmacs(model, run.clip), activations_mb(model, run.clip)
+    assert (row.training_gmacs, row.training_mb) == pytest.approx(found, rel=1e-3), found
 
 
 @pytest.mark.parametrize(("recipe", "expected"), [

@@ -297,7 +297,7 @@ def test_what_is_refused_takes_one_line(
 
 def test_a_folder_without_a_model_and_a_damaged_one(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=r"no model at .*empty: .*best\.json is missing"):
+    with pytest.raises(ValueError, match=r"no model at .*empty: .*best\.safetensors is missing"):
         bench([tmp_path / "empty"])
     run = a_run(tmp_path / "run")
     for text in ("{ not json", "[]", '{"architecture": 3}'):

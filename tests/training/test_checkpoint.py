@@ -1,6 +1,8 @@
 """What is on disk is whole, whatever happened while it was written."""
 
 import json
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +34,30 @@ def test_a_run_that_was_begun_under_former_names_goes_on(tmp_path: Path) -> None
         write_checkpoint(folder, {"step": 1})
     with open_folder(run):
         assert "timed_window" in config.read_text()
+
+
+def test_a_longer_run_is_told_the_way_on(tmp_path: Path) -> None:
+    """What the message says to add makes a run that is taken."""
+    with open_folder(a_run(tmp_path, "--train.epochs", "8")) as folder:
+        write_checkpoint(folder, {"step": 1})
+
+    def told(*settings: str) -> list[str]:
+        with pytest.raises(TrainingError) as error, open_folder(a_run(tmp_path, *settings)):
+            pass
+        return str(error.value).splitlines()
+
+    (line,) = told("--train.epochs", "12")
+    assert "is a run of 8 epochs" in line and line.endswith(" --name r-12 to train 12 from the start")
+    (folder / "best.safetensors").write_bytes(b"")
+    (line,) = told("--train.epochs", "12")
+    found = re.search(r"add to the command (--name .*) to train its best model for 12 more", line)
+    assert found
+    run = a_run(tmp_path, "--train.epochs", "12", *shlex.split(found[1]))
+    assert (run.name, run.model.weights, run.train.epochs) == ("r-12", str(folder), 12)
+    with open_folder(run):
+        pass
+    assert "other settings (train.epochs 8 → 4)" in told("--train.epochs", "4")[0]
+    assert "other settings (" in told("--train.epochs", "12", "--seed", "3")[0]
 
 
 def test_other_settings_are_refused_once_training_has_begun(tmp_path: Path) -> None:

@@ -66,6 +66,55 @@ def encode(
     return path
 
 
+def encode_with_sound(
+    path: Path, sound: np.ndarray, codec: str, *, frames: int = 50, rate: int = 44100, late: float = 0.0,
+    pictures_late: int = 0,
+) -> Path:  # fmt: skip
+    """`frames` pictures, 25 a second, with `sound` (channels,N) between -1 and 1, which begins `late` seconds after
+    second 0; pictures begin `pictures_late` frames after it."""
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("mpeg4", rate=25)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        audio = container.add_stream(codec, rate=rate, layout="mono" if len(sound) == 1 else "stereo")
+        kind = audio.codec_context.format.name
+        resampler = av.AudioResampler(format=kind, layout=audio.layout.name, rate=rate)
+        waiting = []
+        for number, pixels in enumerate(scene(frames, 48, 64)):
+            picture = av.VideoFrame.from_ndarray(pixels, "rgb24").reformat(format="yuv420p")
+            picture.pts, picture.time_base = number + pictures_late, Fraction(1, 25)
+            waiting += video.encode(picture)
+        waiting += video.encode(None)
+        size = audio.codec_context.frame_size or 1024
+        for start in range(0, sound.shape[1], size):
+            part = np.ascontiguousarray(sound[:, start : start + size], np.float32)
+            frame = av.AudioFrame.from_ndarray(part, "fltp", audio.layout.name)
+            frame.sample_rate, frame.pts, frame.time_base = rate, start + round(late * rate), Fraction(1, rate)
+            for each in resampler.resample(frame):
+                waiting += audio.encode(each)
+        waiting += audio.encode(None)
+        for packet in sorted(waiting, key=lambda packet: packet.dts * packet.time_base):
+            container.mux(packet)
+    return path
+
+
+def decode_sound(path: Path) -> tuple[str, int, np.ndarray]:
+    """Codec, rate and what is heard (N,) from the first picture on, channels averaged; nothing where it is silent."""
+    with av.open(str(path)) as container:
+        stream, video = container.streams.audio[0], container.streams.video[0]
+        begin = float((video.start_time or 0) * video.time_base)
+        heard = np.zeros(0, np.float32)
+        resampler = av.AudioResampler(format="flt", layout="mono", rate=stream.rate)
+        for frame in container.decode(stream):
+            at = round((float(frame.pts * frame.time_base) - begin) * stream.rate)
+            part = np.concatenate([each.to_ndarray().reshape(-1) for each in resampler.resample(frame)])
+            part, at = part[max(0, -at) :], max(0, at)
+            if abs(at - len(heard)) < 0.005 * stream.rate:  # time stamps are rounded, to milliseconds in mkv
+                at = len(heard)
+            heard = np.concatenate([heard, np.zeros(max(0, at + len(part) - len(heard)), np.float32)])
+            heard[at : at + len(part)] = part
+        return stream.codec_context.codec.canonical_name, stream.rate, heard
+
+
 def plain_decode(path: Path) -> list[np.ndarray]:
     """Every frame by PyAV alone, in the decoder's order, not rotated."""
     with av.open(str(path)) as container:

@@ -120,11 +120,12 @@ def read_annotations(data: Data, seed: int = 0, known: Sequence[str] | None = No
     listing = read_listing(data)
     classes, labels = _resolve_labels(listing, data, known)
     rate, notes = data.fps or listing.fps, list(listing.notes)
-    if not rate and (folders := [row for rows in listing.rows.values() for row in rows if _is_folder(row)]):
+    unknown = (row for rows in listing.rows.values() for row in rows if _is_folder(row) and not row.fps)
+    if not rate and (folders := {row.path for row in unknown}):
         notes.append(f"{len(folders)} frame folders without a rate: {ASSUMED_FPS:g} fps are assumed; set data.fps")
         rate = ASSUMED_FPS
     splits = {
-        split: [_sample(row, labels[row], _group(row, data.group), rate if _is_folder(row) else None) for row in rows]
+        split: [_sample(row, labels[row], _group(row, data.group), _rate(row, data.fps, rate)) for row in rows]
         for split, rows in listing.rows.items()
         if rows
     }
@@ -149,6 +150,11 @@ def _sample(row: Row, labels: tuple[int, ...], group: str | None, fps: float | N
     )
 
 
+def _rate(row: Row, wanted: float | None, otherwise: float | None) -> float | None:
+    """Of a frame folder: as the settings have it, else the data set, else as is assumed. A file has its own."""
+    return wanted or row.fps or otherwise if _is_folder(row) else None
+
+
 def _is_folder(row: Row) -> bool:
     """Whether a folder of frames is meant; no file is looked up."""
     return not is_video_name(row.path.name)
@@ -163,7 +169,7 @@ def _resolve_labels(
     label is none of them, or none of the model's.
     """
     rows = [row for split in listing.rows.values() for row in split]
-    classes = _class_list(data) if data.classes else listing.classes
+    classes = class_list(data) if data.classes else listing.classes
     written = _written(rows, data.multi_label, classes or known)
     if not listing.named and all(is_number(label) for _, label in written):
         classes = classes or (list(known) if known is not None else None)
@@ -178,7 +184,7 @@ def _resolve_labels(
     return classes, _by_row(ids)
 
 
-def _class_list(data: Data) -> list[str]:
+def class_list(data: Data) -> list[str]:
     source = str(data.classes)
     return class_names(source if source in shipped() else placed(data, Path(os.path.expanduser(source))))  # noqa: PTH111 - without a home too
 

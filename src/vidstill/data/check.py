@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from vidstill.data.sampling import Timing, frames_needed
 from vidstill.files import write_csv
 from vidstill.video.decode import FramesMissing, VideoError, count_frames, probe
 from vidstill.video.frame_folder import is_frame_folder
-from vidstill.video.index import open_video, packets
+from vidstill.video.index import open_video, packets, stated_seconds
 from vidstill.video.source import ASSUMED_FPS, Video
 
 Kind = Literal["broken", "damaged", "differs", "beyond", "short", "harmless"]  # the most serious first
@@ -114,7 +113,7 @@ def check(
     limits = [_SECONDS + _SECONDS_PER_MB * _megabytes(path) for path in paths]
     found: list[tuple[int, float, int, Finding]] = []
     order = get_args(Kind)
-    outcomes = isolated(_decode, paths, limits, workers or _cores())
+    outcomes = isolated(_decode, paths, limits, workers)
     for done, (position, outcome) in enumerate(outcomes, 1):
         path = paths[position]
         for sample in samples[path].values():
@@ -138,12 +137,14 @@ def write_findings(annotations: Annotations, findings: Sequence[Finding], path: 
 
 class _Decoded(NamedTuple):
     """Frames that the container declares (its packets, where it declares none) and means to be shown, frames that
-    decode, what ended the decode ("": the end), and the declared frame rate (0: a frame folder's)."""
+    decode, what ended the decode ("": the end), the declared frame rate (0: a frame folder's), and the length of a copy
+    that may have stretches alone (0: frames / fps)."""
 
     declared: int
     frames: int
     damage: str
     fps: float
+    seconds: float = 0.0
 
 
 def _decode(path: Path) -> _Decoded:
@@ -164,13 +165,13 @@ def _decode(path: Path) -> _Decoded:
     if frames < declared and not damage:
         with open_video(path) as (container, stream):
             declared -= sum(packet.is_discard for packet in packets(container, stream)) if stream.frames else 0
-    return _Decoded(declared, frames, damage, fps)
+    return _Decoded(declared, frames, damage, fps, stated_seconds(path))
 
 
 def _judge(found: _Decoded, clip: Clip, sample: Sample) -> Verdict | None:
-    declared, frames, damage, fps = found
+    declared, frames, damage, fps, length = found
     declared, fps = sample.frames or declared, fps or sample.fps or ASSUMED_FPS
-    needed, seconds = frames_needed(clip, Timing(fps)), frames / fps
+    needed, seconds = frames_needed(clip, Timing(fps)), length or frames / fps
     rest = frames / max(1, declared)
     counts = f"{frames} frames decode, {declared} are declared"
     if damage:
@@ -181,7 +182,7 @@ def _judge(found: _Decoded, clip: Clip, sample: Sample) -> Verdict | None:
         return "broken", 0.0, f"the stretch begins at {sample.start:g} s, the video ends after {seconds:.2f} s"
     if sample.end is not None and sample.end > seconds + _BEYOND:
         return "beyond", seconds - sample.end, f"the stretch ends at {sample.end:g} s, the video after {seconds:.2f} s"
-    shown = frames - round(sample.start * fps) if sample.end is None else round((sample.end - sample.start) * fps)
+    shown = round(((seconds if sample.end is None else sample.end) - sample.start) * fps)
     if shown < needed:
         return "short", float(shown), f"{shown} frames, a clip takes {needed}"
     if frames != declared:
@@ -194,7 +195,3 @@ def _megabytes(path: Path) -> float:
         return path.stat().st_size / 1e6
     except (OSError, ValueError):
         return 0.0
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

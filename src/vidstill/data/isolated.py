@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
@@ -23,14 +24,15 @@ class Lost:
 
 
 def isolated(
-    task: Callable[[Item], Result], items: Sequence[Item], seconds: Sequence[float], workers: int
-) -> Iterator[tuple[int, Result | Lost]]:
+    task: Callable[[Item], Result], items: Sequence[Item], seconds: Sequence[float], workers: int | None = None
+) -> Generator[tuple[int, Result | Lost]]:
     """(position, task(item)) in the order of completion; Lost where the task raised, died, or took over `seconds`.
 
+    `workers` processes, None: one per core.
     `task` must be importable: the processes are spawned, for a fork would copy the locks of running threads.
     """
     waiting = list(reversed(range(len(items))))
-    pool = [_Worker(task) for _ in range(min(workers, len(items)))]
+    pool = [_Worker(task) for _ in range(min(workers or _cores(), len(items)))]
     try:
         while True:
             for slot, worker in enumerate(pool):
@@ -111,3 +113,7 @@ def _serve(task: Callable[[Any], Any], pipe: Connection) -> None:
         except Exception as error:
             outcome = Lost(str(error) or type(error).__name__)
         pipe.send(outcome)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -14,6 +14,7 @@ from vidstill.config import Data
 from vidstill.data.rows import SPLITS, UNDIVIDED, VIDEO_SUFFIXES, Row, is_video_name
 from vidstill.files import from_text
 from vidstill.labels import read_text
+from vidstill.video.source import ASSUMED_FPS
 
 # header words, letters only: "Video Path" is videopath
 _PATH_WORDS = {"path", "video", "videopath", "videoname", "filename", "file", "filepath", "name", "clip"}
@@ -76,13 +77,16 @@ def list_files(data: Data) -> dict[str, Path]:
     return found or {split: path for split, path in private.items() if path.is_file()}
 
 
-def read_rows(path: Path, root: Path) -> list[Row]:
+def read_rows(path: Path, root: Path, *, multi_label: bool = False, fps: float | None = None) -> list[Row]:
     """The rows of a list: `path,label` with comma, semicolon, tab or space, header or not; or JSON.
 
-    Paths are relative to `root`. Several labels of a video are one text that `split_labels` understands. Raises
-    ValueError that names the file and the line.
+    Paths are relative to `root`. Several labels of a video are one text that `split_labels` understands. Of folders of
+    frames also `folder frames label`, and `folder offset frames label` where that is every line and no video has
+    several labels: `fps` is then their rate. Raises ValueError that names the file and the line.
     """
     entries = list(_from_json(path) if path.suffix.lower() == ".json" else _from_csv(path))
+    if not multi_label:
+        entries = _with_offset(entries, fps or ASSUMED_FPS)
     rows = []
     for entry in entries:
         name, label = entry.name.strip().replace("\\", "/"), entry.label.strip()
@@ -120,6 +124,11 @@ def _from_json(path: Path) -> Iterator[Entry]:
         name = item.get("filename", item.get("frame_dir")) if isinstance(item, dict) else None
         if name is None or "label" not in item:
             raise ValueError(f"{path} entry {number}: needs filename (or frame_dir) and label")
+        if isinstance(item["label"], dict):
+            raise ValueError(
+                f"{path} entry {number}: has labels by category; give the csv of HVU, or the list of one category that "
+                "OpenMMLab's generate_sub_file_list.py makes"
+            )
         labels = item["label"] if isinstance(item["label"], list) else [item["label"]]
         yield Entry(number, str(name), ";".join(map(str, labels)))
 
@@ -160,6 +169,18 @@ def _with_counts(entries: list[Entry]) -> list[Entry]:
         entry._replace(name=line[1], frames=int(line[2]), label=",".join(line[3].split()))
         for entry, line in zip(entries, found, strict=True)
         if line
+    ]
+
+
+def _with_offset(entries: list[Entry], fps: float) -> list[Entry]:
+    """`folder offset frames label`: stretches, where every line has just these numbers."""
+    numbers = [split_labels(entry.label) if entry.frames is not None else [] for entry in entries]
+    if not all(len(found) == 2 for found in numbers):
+        return entries
+    return [
+        entry._replace(label=label, frames=None, start=entry.frames / fps, end=(entry.frames + int(frames)) / fps)
+        for entry, (frames, label) in zip(entries, numbers, strict=True)
+        if entry.frames is not None
     ]
 
 

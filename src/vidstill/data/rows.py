@@ -28,8 +28,8 @@ _SPECIAL = {stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket", stat.S_IFDI
 class Row:
     """One labelled video: `name` is its path and `label` its class as written; `line` 0 stands for a folder.
 
-    `start` and `end`: the stretch of it, in seconds, that has the label (None: to its end). `frames` is how many frames
-    the list says that a folder has.
+    `start` and `end`: the stretch of it, in seconds, that has the label (None: to its end). Of a frame folder, where
+    the data set states them: `frames` is how many it has, `fps` its rate.
     """
 
     path: Path
@@ -42,6 +42,7 @@ class Row:
     start: float = 0.0
     end: float | None = None
     frames: int | None = None
+    fps: float | None = None
 
     @property
     def key(self) -> str:

@@ -12,10 +12,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from vidstill.config import Clip
@@ -167,6 +169,48 @@ def gmacs(model: VideoModel, clip: Clip | None = None) -> float:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         ghost(torch.empty(1, 3, *_shape(clip or model.input), device="meta"))
     return counter.get_total_flops() / 2e9
+
+
+def activations_mb(model: VideoModel, clip: Clip | None = None) -> float:
+    """10⁶ bytes of a clip (by default the model's `input`) that a step in fp32 keeps for the backward pass.
+
+    Nothing is computed: a copy of the model without values runs, and what autograd saves is counted, views and in-place
+    results once, weights not at all; attention as its fused kernels, which keep no scores. Two clips run, since batch
+    norm wants more than one value.
+    """
+    ghost = copy.deepcopy(model).to("meta").train()
+    weights = {_storage(each) for each in (*ghost.parameters(), *ghost.buffers())}
+    kept: dict[int, torch.UntypedStorage] = {}  # held, so that none is made anew under the number of another
+
+    def keep(tensor: Tensor) -> Tensor:
+        if _storage(tensor) not in weights:
+            kept[_storage(tensor)] = tensor.untyped_storage()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), _FusedAttention():
+        ghost(torch.empty(2, *_shape(clip or model.input), 3, device="meta").permute(0, 4, 1, 2, 3))
+    return sum(storage.nbytes() for storage in kept.values()) / 2 / MB
+
+
+class _FusedAttention(TorchFunctionMode):
+    """What fused attention keeps, where no values are: without them PyTorch takes the kernel that keeps the scores."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.scaled_dot_product_attention:
+            return _Attention.apply(*args[:3])
+        return func(*args, **(kwargs or {}))
+
+
+class _Attention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        out = query.new_empty(*query.shape[:-1], value.shape[-1])
+        ctx.save_for_backward(query, key, value, out, query.new_empty(query.shape[:-1]))  # sums of a softmax
+        return out
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata
 
 
 def forward_times(model: VideoModel, clips: Tensor, repeats: int) -> list[float]:

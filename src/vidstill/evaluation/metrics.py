@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 HEADLINES = {"mAP": "mAP", "top1": "top-1"}  # in a run folder → in print
+MISSED = 0.05  # share of the rightly labelled videos that may score less than what a class needs
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,47 @@ class MultiLabelMetrics:
 def headline(figures: Mapping[str, Any]) -> tuple[str, float] | None:
     """The figure that models are judged by, mAP or top-1, with its name; None where there is neither."""
     return next(((name, figures[key]) for key, name in HEADLINES.items() if key in figures), None)
+
+
+def lowest_right_score(scores: np.ndarray, right: np.ndarray, missed: float = MISSED) -> float | None:
+    """Of the rows of `scores` (N,K) that are `right` (N,), the highest of their best scores that no more than a share
+    of `missed` fall short of; None where there are none.
+
+    >>> lowest_right_score(np.array([[0.9, 0.1], [0.3, 0.7], [0.4, 0.6]]), np.array([True, True, False]))
+    0.7
+    """
+    best = np.sort(scores.max(1)[right])
+    return float(best[int(missed * len(best) + 1e-9)]) if len(best) else None
+
+
+def interval(share: float, videos: int) -> tuple[float, float]:
+    """95% interval of a share seen in so many videos (Wilson 1927)."""
+    z2 = 1.96**2
+    middle = (share + z2 / (2 * videos)) / (1 + z2 / videos)
+    half = math.sqrt(share * (1 - share) * z2 / videos + (z2 / (2 * videos)) ** 2) / (1 + z2 / videos)
+    return middle - half, middle + half
+
+
+def per_cent(share: float, digits: int = 1) -> str:
+    """As people read a share; nothing for one that is not there (nan).
+
+    >>> per_cent(0.75)
+    '75.0 %'
+    """
+    return "" if math.isnan(share) else f"{100 * share:.{digits}f} %"
+
+
+def weakest_first(rows: Sequence[ClassRow]) -> list[ClassRow]:
+    """Those with videos, the least accurate first; of equals the one with more videos."""
+    return sorted((row for row in rows if row.videos), key=lambda row: (row.accuracy, -row.videos, row.name))
+
+
+def confusions(metrics: Metrics, most: int) -> list[tuple[str, str, int, int]]:
+    """The most frequent: true class, what it is taken for, how often, of how many videos."""
+    names, wrong = [row.name for row in metrics.classes], metrics.confusion.copy()
+    np.fill_diagonal(wrong, 0)
+    pairs = [divmod(int(place), len(names)) for place in np.argsort(-wrong, axis=None, kind="stable")[:most]]
+    return [(names[i], names[j], int(wrong[i, j]), int(metrics.confusion[i].sum())) for i, j in pairs if wrong[i, j]]
 
 
 def topk_accuracy(scores: np.ndarray, labels: np.ndarray, k: int) -> float:

@@ -11,13 +11,25 @@ from pathlib import Path
 import numpy as np
 
 from vidstill.data.annotations import Sample, multi_hot
-from vidstill.evaluation.metrics import Metrics, MultiLabelMetrics, headline, measure, measure_multi_label
+from vidstill.evaluation.metrics import (
+    Metrics,
+    MultiLabelMetrics,
+    confusions,
+    headline,
+    interval,
+    lowest_right_score,
+    measure,
+    measure_multi_label,
+    per_cent,
+    weakest_first,
+)  # fmt: skip
 from vidstill.files import read_csv, write_csv
 from vidstill.video.source import Video
 
 # Of predictions.csv; the classes follow. Of multi-label data the second one is "labels", with a ; between classes
 COLUMNS = ["path", "label", "predicted", "score"]
 MULTI_LABEL_COLUMNS = ["path", "labels", "predicted", "score"]
+WEAKEST, CONFUSED = 5, 3  # classes and pairs of classes in a summary
 NAMED_AT_MOST = 20  # unreadable videos in a summary; the report has them all
 
 
@@ -67,18 +79,38 @@ class Evaluation:
             return measure_multi_label(self.probabilities, targets, self.classes)
         return measure(self.probabilities, self.labels, self.classes)
 
-    def summary(self) -> str:
-        """The headline in one line, and one for each video that could not be read."""
+    @property
+    def none_below(self) -> dict[str, float]:
+        """The score that all but 5 % of the videos with a right label have, and how many those are: what a model needs
+        to say that something is none of its classes. Empty where no label is right."""
+        best = self.probabilities.argmax(1)
+        right = np.array([label in sample.labels for label, sample in zip(best, self.samples, strict=True)])
+        lowest = lowest_right_score(self.probabilities, right)
+        return {} if lowest is None else {"none_below": lowest, "none_below_videos": float(right.sum())}
+
+    def summary(self, split: str = "", views: str = "") -> str:
+        """The figures, the videos that the headline is measured on (of what `split`, in what `views`), the weakest
+        classes, the commonest confusions, and a line for each video that could not be read."""
         m = self.metrics
+        name, value = self.headline or ("loss", m.loss)
         left_out = f", {len(self.unreadable)} unreadable left out" if self.unreadable else ""
         if isinstance(m, Metrics):
-            figures = (
-                f"top-1 {m.top1:.1%}  top-5 {m.top5:.1%}  mean class {m.mean_class:.1%}  calibration error "
-                f"{m.calibration_error:.1%}"
-            )
+            low, high = interval(m.top1, m.videos)
+            sure, top5 = f" (95 % interval {100 * low:.1f}–{per_cent(high)})", f"top-5 {per_cent(m.top5)}  "
+            figures = f"mean class {per_cent(m.mean_class)}  calibration error {per_cent(m.calibration_error)}"
+            figures = top5 + figures if len(m.classes) > 5 else figures
         else:
-            figures = f"mAP {m.mean_average_precision:.1%}  by chance about {m.chance:.1%}"
-        lines = [f"{figures}  ({m.videos} videos{left_out})"]
+            sure, figures = "", f"a random order has about {per_cent(m.chance)}"
+        videos = " ".join(filter(None, (str(m.videos), split, "video" if m.videos == 1 else "videos")))
+        lines = [f"{name} {per_cent(value)}{sure} on {videos}{views and f', {views}'}{left_out}", figures]
+        weakest = weakest_first(m.classes)[: min(WEAKEST, len(m.classes) // 2)]
+        if weak := [f"{row.name} {100 * row.accuracy:.0f} % of {row.videos}" for row in weakest if row.accuracy < 1]:
+            kind = "" if isinstance(m, Metrics) else " average precision"
+            lines.append(f"weakest{kind}: {', '.join(weak)}")
+        pairs = confusions(m, CONFUSED) if isinstance(m, Metrics) else []
+        if pairs:
+            told = (f"{true} taken for {taken} ({times} of {videos})" for true, taken, times, videos in pairs)
+            lines.append(f"most confused: {', '.join(told)}")
         lines += [f"unreadable: {reason}" for _, reason in self.unreadable[:NAMED_AT_MOST]]
         if (more := len(self.unreadable) - NAMED_AT_MOST) > 0:
             lines.append(f"and {more} more, in the report")

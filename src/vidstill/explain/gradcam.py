@@ -140,6 +140,7 @@ def write_grad_cam(
     *,
     layer: str | None = None,
     target: int | None = None,
+    clips: int | None = None,
     crops: Literal[1, 3] = 1,
     layout: Literal["over", "beside"] = "over",
     colours: Colours = "viridis",
@@ -147,13 +148,14 @@ def write_grad_cam(
     fps: float = 5.0,
 ) -> GradCam:
     """Grad-CAM of the file `source` in what `predict` labels, of a long one the window in which the class scores
-    highest (see `look_at`), as an .mp4, a .gif or a sheet of frames (.png).
+    highest, or in as many `clips` as a test would see (see `look_at`): an .mp4, a .gif or a sheet of frames (.png).
 
-    All views follow each other, each a row of the sheet, and every pathway with the frames that it sees; see
-    `cam_pictures`. The sheet says what is explained and where it comes from, frames of a film what the model says and
-    their times. Errors are those of `grad_cam` and `look_at`, and VideoError where a file cannot be written.
+    All views follow each other, `fps` frames per second, each a row of the sheet, and every pathway with the frames
+    that it sees; see `cam_pictures`. The sheet says what is explained and where it comes from, frames of a film what
+    the model says and their times. Errors are those of `grad_cam` and `look_at`, and VideoError where a file cannot be
+    written.
     """
-    look = look_at(model, source, target=target, crops=crops)
+    look = look_at(model, source, target=target, clips=clips, crops=crops)
     cam = grad_cam(model, look.clips, layer, look.target)
     rows = cam_pictures(cam, look.pictures, layout, colours, alpha)
     times = [view[seen] for seen in cam.frames for view in look.seconds]

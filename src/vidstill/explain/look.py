@@ -1,4 +1,4 @@
-"""What is explained: of a video, the window that `predict` scores highest, and what the model says of it."""
+"""What is explained: the window of a video that `predict` scores highest, or all of it, and what the model says."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vidstill.config import Clip
 from vidstill.data.transforms import normalise
+from vidstill.data.views import read_views
 from vidstill.evaluation.engine import TorchEngine
 from vidstill.inference.live import is_live
 from vidstill.inference.overlay import clock
-from vidstill.inference.predictor import Predictor, Ranked, rank
+from vidstill.inference.predictor import Predictor, Ranked, SeenWindow, rank
 from vidstill.models.registry import VideoModel
+from vidstill.video.decode import probe
 
 
 @dataclass(frozen=True)
@@ -55,30 +58,51 @@ class Look:
         return [f"{what}: {name} {score:.1%}", f"{Path(self.source).name}  {times}  (next: {further})"]
 
 
-def look_at(model: VideoModel, source: str | Path, *, target: int | None = None, crops: Literal[1, 3] = 1) -> Look:
+def look_at(
+    model: VideoModel,
+    source: str | Path,
+    *,
+    target: int | None = None,
+    clips: int | None = None,
+    crops: Literal[1, 3] = 1,
+) -> Look:
     """The window of the file `source` in which `target` scores highest, by default the class that `predict` gives the
-    whole, cut and sampled as `predict` does it.
+    whole, cut and sampled as `predict` does it. With `clips` the whole file at once, as a test of so many clips does.
 
-    The file is read twice, so that no more than a window of it is in memory. Raises VideoError for a file that cannot
-    be read, ValueError for another source and for a class that is not there.
+    Without, the file is read twice, so that no more than a window of it is in memory. Raises VideoError for a file that
+    cannot be read, ValueError for another source, no clips and a class that is not there.
     """
     if is_live(str(source)):
         raise ValueError(f"{source}: what is explained is read twice, which only files can be: record it first")
+    if clips is not None and clips < 1:
+        raise ValueError(f"{clips} clips: take 1 or more")
     names = model.classes or [str(number) for number in range(model.num_classes)]
     if target is not None and not 0 <= target < len(names):
         raise ValueError(f"no class {target}: the model has {len(names)}, counted from 0")
     training, engine = model.training, TorchEngine(model.eval())
     engine.classes = names
     predictor = Predictor(engine)
-    windows = predictor.windows(predictor.open(source, crops=crops), crops=crops)
-    scores = [window.probabilities for window in predictor.scores(windows)]
-    chosen = int(np.mean(scores, axis=0).argmax()) if target is None else target
-    best = int(np.argmax([window[chosen] for window in scores]))
-    stream = predictor.open(source, crops=crops)
-    seen = next(itertools.islice(predictor.windows(stream, crops=crops), best, None))
+    if clips is None:
+        windows = predictor.windows(predictor.open(source, crops=crops), crops=crops)
+        scores = [window.probabilities for window in predictor.scores(windows)]
+        chosen = int(np.mean(scores, axis=0).argmax()) if target is None else target
+        best = int(np.argmax([window[chosen] for window in scores]))
+        stream = predictor.open(source, crops=crops)
+        seen = next(itertools.islice(predictor.windows(stream, crops=crops), best, None))
+    else:
+        stream = predictor.open(source, crops=crops)
+        seen = _whole(source, model.input, clips, crops)
+        scores, best = [window.probabilities for window in predictor.scores([seen])], 0
+        chosen = int(scores[best].argmax()) if target is None else target
     model.train(training)
     views = seen.views.to(next(model.parameters()).device).pixels()
-    clips = normalise(views, model.input.mean, model.input.std)
+    normalised = normalise(views, model.input.mean, model.input.std)
     return Look(
-        str(source), seen.start, seen.end, stream.length, views, clips, seen.seconds, scores[best], names, chosen
+        str(source), seen.start, seen.end, stream.length, views, normalised, seen.seconds, scores[best], names, chosen
     )
+
+
+def _whole(source: str | Path, spec: Clip, clips: int, crops: Literal[1, 3]) -> SeenWindow:
+    """A file as a test sees it, its frames at the times of a constant rate."""
+    info, views = probe(source), read_views(source, spec, clips, crops)
+    return SeenWindow(0.0, info.seconds, views, views.shown() / info.fps)

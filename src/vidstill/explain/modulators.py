@@ -61,14 +61,21 @@ def kernel_maps(model: VideoModel, side: int = 96) -> list[list[np.ndarray]]:
 
 
 def write_modulators(
-    model: VideoModel, source: str | Path, path: str | Path, *, kind: Kind = "both", alpha: float = ALPHA
+    model: VideoModel,
+    source: str | Path,
+    path: str | Path,
+    *,
+    kind: Kind = "both",
+    alpha: float = ALPHA,
+    fps: float = FPS,
 ) -> Path:
     """Modulators of a Video-FocalNet for one clip of the file `source`, the first that `predict` looks at (of a long
     file see `look_at`).
 
     A .png has a column per frame and the rows of the published figure: frames, then spatial and temporal modulators of
-    the first and of the last stage. A .gif or .mp4 shows each frame with the map of every stage over it; `kind` is the
-    modulator, or the product of both. Errors are those of `modulators_of` and `look_at`, and VideoError.
+    the first and of the last stage. A .gif or .mp4 shows each frame, `fps` per second, with the map of every stage over
+    it; `kind` is the modulator, or the product of both. Errors are those of `modulators_of` and `look_at`, and
+    VideoError.
     """
     look, stages = _look(model, source)
     frames, size = look.pictures[0], look.pictures.shape[2:4]
@@ -87,7 +94,7 @@ def write_modulators(
         label = clock(look.seconds[0, number * every])
         captions = [f"{label}, then the {kind} modulators of stages 1 to {len(maps)}"]
         pictures.append(grid([[frame, *shown]], captions))
-    return write_pictures(path, [pictures], FPS)
+    return write_pictures(path, [pictures], fps)
 
 
 def write_gates(model: VideoModel, source: str | Path, path: str | Path) -> Path:

@@ -16,7 +16,10 @@ from vidstill.files import atomic
 from vidstill.inference.overlay import GROUND, INK, MUTED, font, write_text
 from vidstill.video.encode import write_video
 
-Colours = Literal["viridis", "magma"]
+Colours = Literal[
+    "viridis", "autumn", "bone", "cividis", "cool", "deepgreen", "hot", "hsv", "inferno", "jet", "magma", "ocean",
+    "parula", "pink", "plasma", "rainbow", "spring", "summer", "turbo", "twilight", "twilight_shifted", "winter",
+]  # fmt: skip
 
 GAP = 4  # pixels between two pictures
 LABEL = 14  # size of captions, pixels
@@ -46,7 +49,7 @@ def blend(frame: np.ndarray, heat: np.ndarray, colours: Colours = "viridis", alp
 @lru_cache
 def _table(colours: Colours) -> np.ndarray:
     if colours not in get_args(Colours):
-        raise ValueError(f"colours {colours!r}: take {' or '.join(get_args(Colours))}")
+        raise ValueError(f"colours {colours!r}: take one of OpenCV's colour maps: {', '.join(get_args(Colours))}")
     steps = np.arange(256, dtype=np.uint8)
     table = cv2.applyColorMap(steps, getattr(cv2, f"COLORMAP_{colours.upper()}"))
     return table.reshape(256, 3)[:, ::-1] / 255

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -15,10 +16,12 @@ import torch
 from vidstill.data.views import Views, frame_side, kept
 from vidstill.evaluation.engine import video_scores
 from vidstill.files import atomic
-from vidstill.inference.overlay import draw
+from vidstill.inference.live import is_live
+from vidstill.inference.overlay import Outputs, draw
 from vidstill.inference.predictor import Predictor, Ranked, Report, ignore, rank
 from vidstill.video.decode import Frame, VideoError, iter_frames, probe
-from vidstill.video.encode import write_video
+
+log = logging.getLogger(__name__)
 
 PREPARING = "Preparing action recognition ..."
 SHOWN = 5  # labels of a frame, at most
@@ -96,10 +99,15 @@ def write_frame_labels(
 ) -> Path:
     """Label every frame of the video `source`: a .json of numbers from 1, or the video again as an .mp4 or .gif.
 
-    A window holds as many frames as `clips` clips of the model, next to each other. Errors are those of
-    `frame_windows`, and VideoError where the one cannot be read or the other not written.
+    A window holds as many frames as `clips` clips of the model, next to each other; until the first is full no frame
+    has a label. An .mp4 keeps the sound. Errors are those of `frame_windows`, and VideoError where the one cannot be
+    read or the other not written.
     """
+    if is_live(str(source)):
+        raise VideoError(f"{source}: is live, and its frames are not counted: frames of a file are labelled")
     path, engine, info = Path(path), predictor.engine, probe(source)
+    if path.resolve() == Path(source).resolve():
+        raise VideoError(f"{path}: would replace the video itself; give another name")
     if path.suffix.lower() not in (".json", ".mp4", ".gif"):
         raise ValueError(f"{path}: labels of frames are written as .json, .mp4 or .gif")
     spec, side = engine.input, frame_side(engine.input)
@@ -116,19 +124,16 @@ def write_frame_labels(
     labelled = label_frames(windows, score, predictor.classes, threshold)
     said: dict[int, Any] = {}
 
-    def pictures() -> Iterator[np.ndarray]:
+    with Outputs(None if path.suffix.lower() == ".json" else path, info.fps, sound=source) as film:
         for number, (frame, _), ranked in labelled:
+            said[number] = describe(ranked)
+            if film.video is not None:
+                film.write(draw(frame.pixels, ranked or [], frame.seconds, info.seconds, SHOWN), frame.seconds)
             report({"what": "labelling", "done": number, "total": max(number, info.frames)})
-            yield draw(frame.pixels, ranked or [], frame.seconds, info.seconds, SHOWN)
-
-    if path.suffix.lower() != ".json":
-        write_video(path, pictures(), info.fps)
+    if len(said) < clips * spec.frames:
+        log.warning("%s: has %d frames, a window %d: none has a label", source, len(said), clips * spec.frames)
+    if film.video is not None:
         return path
-    for number, _, ranked in labelled:
-        said[number] = describe(ranked)
-        report({"what": "labelling", "done": number, "total": max(number, info.frames)})
-    if not said:
-        raise VideoError(f"{source}: no frame could be read")
     with atomic(path) as file:
         file.write(json.dumps(said, ensure_ascii=False).encode())
     return path

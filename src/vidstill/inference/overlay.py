@@ -6,14 +6,17 @@ import math
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from vidstill.evaluation.metrics import per_cent
 from vidstill.inference.live import is_live
-from vidstill.inference.predictor import Prediction, Predictor, Ranked, Report, WindowScores, ignore, rank
+from vidstill.inference.predictor import Prediction, Predictor, Ranked, Report, WindowScores, ignore
+from vidstill.inference.window import Window
 from vidstill.video.decode import Frame, VideoError, iter_frames, probe
 from vidstill.video.encode import VideoWriter
 
@@ -25,52 +28,65 @@ FONTS = ("DejaVuSans{}.ttf", "NotoSans{}.ttf", "Arial{}.ttf")  # more alphabets 
 
 
 def annotate(
-    source: str | Path, prediction: Prediction, path: str | Path, *, top_k: int = 3, report: Report = ignore
-) -> Path:
-    """Write the file `source` again to `path` (.mp4 or .gif), with the classes and scores of each moment, the time
-    and the rate of labelling.
+    source: str | Path,
+    prediction: Prediction,
+    path: str | Path | None,
+    *,
+    window: Window | None = None,
+    seconds: float | None = None,
+    top_k: int = 3,
+    report: Report = ignore,
+) -> None:
+    """Write the file `source` again to `path` (.mp4 or .gif), play it in `window`, or both, with the classes and scores
+    of each moment, the time and the speed of processing.
 
-    Scores change gradually from window to window. Small videos are enlarged; sound is left out. `report` hears of
-    {"what", "done", "total"}. Raises VideoError where the one cannot be read or the other not written.
+    Scores change gradually from window to window. Small videos are enlarged; an .mp4 keeps the sound. `seconds` is how
+    much of it. A window that is closed ends it, unless there is a file to finish. `report` hears of {"what", "done",
+    "total"}. Raises VideoError where the one cannot be read or the other not written.
     """
     if is_live(str(source)):
         raise VideoError(f"{source}: a live source cannot be read again; `record` labels and writes it in one go")
-    if Path(source).resolve() == Path(path).resolve():
+    if path is not None and Path(source).resolve() == Path(path).resolve():
         raise VideoError(f"{path}: would replace the video itself by its annotated copy; give another name")
     info = probe(source)
-    with VideoWriter(path, info.fps) as video:
-        paced = _Paced(video, info.fps)
+    length = min(info.seconds, math.inf if seconds is None else seconds)
+    total = math.ceil(length * info.fps)
+    with Outputs(path, info.fps, window, sound=source, seconds=seconds) as outputs:
         for frame in iter_frames(source):
-            ranked = rank(prediction.at(frame.seconds), prediction.classes, top_k)
-            drawn = draw(frame.pixels, ranked, frame.seconds, info.seconds, top_k, prediction.fps)
-            paced.write(drawn, frame.seconds)
+            if (seconds is not None and frame.seconds >= seconds) or (outputs.closed and path is None):
+                break
+            ranked = prediction.named(prediction.at(frame.seconds), top_k)
+            outputs.write(draw(frame.pixels, ranked, frame.seconds, length, top_k, prediction.speed), frame.seconds)
             if frame.index % 32 == 0:
-                report({"what": "writing", "done": frame.index, "total": info.frames})
-    report({"what": "writing", "done": info.frames, "total": info.frames})
-    return Path(path)
+                report({"what": "writing", "done": min(frame.index, total), "total": total})
+    report({"what": "writing", "done": total, "total": total})
 
 
 def record(
     predictor: Predictor,
     source: str,
-    path: str | Path,
+    path: str | Path | None,
     *,
+    screen: Window | None = None,
     seconds: float | None = None,
     window: float | None = None,
     stride: float | None = None,
     top_k: int = 3,
     report: Report = ignore,
 ) -> Prediction:
-    """Label a camera or URL and write it to `path` at the same time, each frame with the last complete window's scores.
+    """Label a camera or URL and write it to `path`, show it on `screen`, or both at the same time, each frame with the
+    last complete window's scores.
 
-    Ends after `seconds`, with the stream, or with Ctrl-C. Errors are those of `Predictor.predict` and `annotate`.
+    Ends after `seconds`, with the stream, with Ctrl-C or as its window on the screen is closed. It has no sound. Errors
+    are those of `Predictor.predict` and `annotate`.
     """
-    with VideoWriter(path, LIVE_RATE) as video:
-        paced = _Paced(video, LIVE_RATE)
+    with Outputs(path, LIVE_RATE, screen) as outputs:
 
-        def show(frame: Frame, scored: list[WindowScores], fps: float) -> None:
-            ranked = rank(scored[-1].probabilities, predictor.classes, top_k) if scored else []
-            paced.write(draw(frame.pixels, ranked, frame.seconds, seconds, top_k, fps), frame.seconds)
+        def show(frame: Frame, scored: list[WindowScores], speed: float) -> None:
+            if outputs.closed:
+                raise KeyboardInterrupt
+            ranked = predictor.rank(scored[-1].probabilities, top_k) if scored else []
+            outputs.write(draw(frame.pixels, ranked, frame.seconds, seconds, top_k, speed), frame.seconds)
 
         return predictor.predict(source, window=window, stride=stride, seconds=seconds, show=show, report=report)
 
@@ -81,13 +97,13 @@ def draw(
     seconds: float,
     length: float | None = None,
     lines: int | None = None,
-    fps: float | None = None,
+    speed: float | None = None,
 ) -> np.ndarray:
     """A frame uint8 (H,W,3), enlarged where it is small, with a panel below it: uint8, taller.
 
     The panel has room for `lines` classes, as many as are `ranked` by default: the first with a large bar and the time,
-    the others smaller, and `fps`, the frames labelled per second. With `length` in seconds a line at its foot shows how
-    far the video is.
+    the others smaller, and `speed`, the frames processed per second. With `length` in seconds a line at its foot shows
+    how far the video is.
     """
     height, width = pixels.shape[:2]
     scale = max(1, -(-SMALLEST // min(height, width)))
@@ -95,12 +111,12 @@ def draw(
         pixels = cv2.resize(pixels, (width * scale, height * scale), interpolation=cv2.INTER_CUBIC)
     share = min(1.0, seconds / length) if length else 0.0
     lines = len(ranked) if lines is None else lines
-    panel = _panel(pixels.shape[1], pixels.shape[0], ranked, seconds, share, lines, fps)
+    panel = _panel(pixels.shape[1], pixels.shape[0], ranked, seconds, share, lines, speed)
     return np.concatenate([pixels, panel])
 
 
 def _panel(
-    width: int, height: int, ranked: Ranked, seconds: float, share: float, lines: int, fps: float | None
+    width: int, height: int, ranked: Ranked, seconds: float, share: float, lines: int, speed: float | None
 ) -> np.ndarray:
     large = round(max(16, min(height / 20, width / 18)))
     small = round(max(12, 0.62 * large))
@@ -111,18 +127,22 @@ def _panel(
     pen = ImageDraw.Draw(image)
     right = width - margin
     name, score = ranked[0] if ranked else ("…", 0.0)
-    time = clock(seconds) + (f"  {fps:.0f} fps" if fps else "")
-    percent = write_text(pen, (right, margin), f"{score:.0%}" if ranked else "", large, INK, bold=True, ends=True)
-    write_text(pen, (margin, margin), name, large, INK, bold=True, room=percent - 2 * margin)
+    shown = per_cent(score, 0) if ranked else ""
+    left_of_score = write_text(pen, (right, margin), shown, large, INK, bold=True, ends=True)
+    write_text(pen, (margin, margin), name, large, INK, bold=True, room=left_of_score - 2 * margin)
     y = margin + 1.4 * large
     _bar(pen, margin, right, y, thick, score, ACCENT)
-    left_of_clock = write_text(pen, (right, y + thick + 0.6 * margin), time, small, MUTED, ends=True)
     y += thick + 0.6 * margin
+    notes = [clock(seconds)]
+    if speed:  # below the time, where there is a line for it
+        said = f"{'processing speed' if width >= 320 else 'speed'} {speed:.0f} fps"
+        notes = [*notes, said] if lines > 2 else [f"{notes[0]}  {said}"]
+    lefts = [write_text(pen, (right, y + n * step), note, small, MUTED, ends=True) for n, note in enumerate(notes)]
     column = margin + font(small, False).getlength("100%")
-    end = left_of_clock - 1.5 * margin
+    end = min(lefts) - 1.5 * margin
     bars = end - 0.22 * width if width >= 480 else end  # a narrow panel leaves the room to the names
     for name, score in ranked[1:]:
-        write_text(pen, (column, y), f"{score:.0%}", small, MUTED, ends=True)
+        write_text(pen, (column, y), per_cent(score, 0), small, MUTED, ends=True)
         write_text(
             pen, (column + margin, y), name, small, MUTED, room=bars - column - (2 if bars < end else 1) * margin
         )
@@ -145,7 +165,7 @@ def _bar(
     pen: ImageDraw.ImageDraw, left: float, right: float, top: float, thick: int, share: float, colour: Any
 ) -> None:
     pen.rounded_rectangle((left, top, right, top + thick), thick / 2, TRACK)
-    if share * (right - left) >= thick:  # a shorter one would not be round
+    if share * (right - left) >= thick:  # a shorter one would not be round, and that of no score is none
         pen.rounded_rectangle((left, top, left + share * (right - left), top + thick), thick / 2, colour)
 
 
@@ -173,6 +193,45 @@ def font(size: int, bold: bool = False) -> Any:
     return ImageFont.load_default(size)
 
 
+class Outputs:
+    """Where annotated frames go: a file at `path` of `rate` frames per second, with the `sound` of a file, a window on
+    the screen, or both."""
+
+    def __init__(
+        self,
+        path: str | Path | None,
+        rate: float,
+        window: Window | None = None,
+        *,
+        sound: str | Path | None = None,
+        seconds: float | None = None,
+    ) -> None:
+        self.video = None if path is None else VideoWriter(path, rate, sound=sound, sound_end=seconds)
+        self.paced = None if self.video is None else _Paced(self.video, rate)
+        self.window = window
+
+    def __enter__(self) -> Outputs:
+        if self.video is not None:
+            self.video.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.video is not None:
+            self.video.__exit__(kind, error, trace)
+
+    @property
+    def closed(self) -> bool:
+        return self.window is not None and self.window.closed
+
+    def write(self, frame: np.ndarray, seconds: float) -> None:
+        if self.paced is not None:
+            self.paced.write(frame, seconds)
+        if self.window is not None:
+            self.window.write(frame, seconds)
+
+
 class _Paced:
     """Writes frames at a constant rate, repeating or dropping them to keep to their time stamps."""
 
@@ -185,6 +244,7 @@ class _Paced:
         due = round(seconds * self.rate) + 1 - self.cut - self.count
         if (surplus := due - round(LONGEST_HOLD * self.rate)) > 0:
             self.cut, due = self.cut + surplus, due - surplus
+            self.video.end_sound(self.count / self.rate)  # from here on it would come too early
         for _ in range(due - 1):
             self.video.write(frame if self.last is None else self.last)
         if due > 0:

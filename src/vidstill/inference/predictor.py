@@ -19,8 +19,10 @@ import torch
 from vidstill.data.sampling import Timing, clip_length
 from vidstill.data.views import Views, frame_side, kept, views_of
 from vidstill.evaluation.engine import DTYPES, Engine, TorchEngine, fused_scores, video_scores
+from vidstill.evaluation.metrics import per_cent
 from vidstill.inference.sources import Source, Stream, all_sources, open_stream
 from vidstill.inference.stream import sliding_windows
+from vidstill.inference.unknown import NONE, lowest_score
 from vidstill.models.registry import VideoModel
 from vidstill.models.weights import load
 from vidstill.video.decode import Frame, VideoError
@@ -54,12 +56,14 @@ Show = Callable[[Frame, list[WindowScores], float], None]
 
 @dataclass(frozen=True)
 class Prediction:
-    """Scores of one source: the mean over its windows, and each window's. `fps`: frames read and scored per second."""
+    """Scores of one source: the mean over its windows, and each window's. `speed` is that of the processing: frames
+    read and scored per second. Whose best class scores less than `none_below` is none of these."""
 
     source: str
     classes: list[str]
     windows: list[WindowScores]
-    fps: float
+    speed: float
+    none_below: float | None = None
 
     @cached_property
     def probabilities(self) -> np.ndarray:
@@ -68,6 +72,15 @@ class Prediction:
     def top(self, k: int = 5) -> Ranked:
         """The k likeliest classes with their probabilities, best first."""
         return rank(self.probabilities, self.classes, k)
+
+    @property
+    def label(self) -> str:
+        """The likeliest class, or that it is none of these."""
+        return self.named(self.probabilities, 1)[0][0]
+
+    def named(self, probabilities: np.ndarray, k: int) -> Ranked:
+        """As `rank`; where no class scores enough, `NONE` comes before them, with nan for its score."""
+        return rank(probabilities, self.classes, k, self.none_below)
 
     def at(self, seconds: float) -> np.ndarray:
         """Probabilities (K,) at that time, linear between the middles of the windows and held beyond the outer ones."""
@@ -84,25 +97,33 @@ class Prediction:
         return [(window.start + window.end) / 2 for window in self.windows]
 
     def to_dict(self, k: int | None = None) -> dict[str, Any]:
-        """For JSON: source, the scores of all classes or the k likeliest, best first, those of each window, and the
-        measured rate."""
+        """For JSON: source, label, the scores of all classes or the k likeliest, best first, the same of each window,
+        the score that a class needed, and how many frames per second were processed."""
 
         def ranked(scores: np.ndarray) -> list[dict[str, Any]]:
             best = rank(scores, self.classes, len(self.classes) if k is None else k)
             return [{"class": name, "score": round(score, 6)} for name, score in best]
 
+        def labelled(scores: np.ndarray) -> dict[str, Any]:
+            return {"label": self.named(scores, 1)[0][0], "top": ranked(scores)}
+
         windows = [
-            {"start": round(w.start, 3), "end": round(w.end, 3), "top": ranked(w.probabilities)} for w in self.windows
+            {"start": round(w.start, 3), "end": round(w.end, 3), **labelled(w.probabilities)} for w in self.windows
         ]
         return {
-            "source": self.source, "top": ranked(self.probabilities), "windows": windows, "fps": round(self.fps, 2)
+            "source": self.source, **labelled(self.probabilities), "windows": windows, "none_below": self.none_below,
+            "processing_speed": round(self.speed, 2),
         }  # fmt: skip
 
 
-def rank(probabilities: np.ndarray, classes: list[str], k: int) -> Ranked:
-    """The k likeliest classes with their probabilities, best first; of equal ones the first."""
+def rank(probabilities: np.ndarray, classes: list[str], k: int, none_below: float | None = None) -> Ranked:
+    """The k likeliest classes with their probabilities, best first; of equal ones the first. Where the best is below
+    `none_below`, `NONE` comes first, with nan, and then one less of them."""
     best = np.argsort(-probabilities, kind="stable")[:k]
-    return [(classes[index], float(probabilities[index])) for index in best]
+    ranked = [(classes[index], float(probabilities[index])) for index in best]
+    if none_below is not None and ranked and ranked[0][1] < none_below:
+        return [(NONE, math.nan), *ranked[: k - 1]]
+    return ranked
 
 
 @dataclass(frozen=True)
@@ -118,9 +139,11 @@ class SeenWindow:
 class Predictor:
     """A trained model that labels sources.
 
-    `model` is a run folder or a model file, which is prepared for inference, a VideoModel, which is used as it is, or
-    another `Engine`. `device` is a torch device, by default the GPU where there is one. Raises ValueError for a model
-    without class names, and for a device or precision that this machine does not have.
+    `model` is a run folder or a model file (a released one with its `recipe`), which is prepared for inference, a
+    VideoModel, which is used as it is, or another `Engine`. `device` is a torch device, by default the GPU where there
+    is one. What no class scores `none_below` in is labelled `NONE`; "auto" is the score that training fitted (see
+    `lowest_score`). Raises ValueError for a model without class names, and for a device or precision that this machine
+    does not have.
     """
 
     def __init__(
@@ -128,15 +151,18 @@ class Predictor:
         model: VideoModel | Engine | str | Path,
         device: str | torch.device | None = None,
         precision: Literal["fp32", "bf16", "fp16"] = "fp32",
+        recipe: str | Path | None = None,
+        none_below: float | str | None = None,
     ) -> None:
+        self.none_below = lowest_score(none_below, model)
         if isinstance(model, VideoModel | str | Path):
-            self.engine: Engine = _torch_engine(model, device, precision)
+            self.engine: Engine = _torch_engine(model, device, precision, recipe)
         else:
             self.engine = model
         if not self.engine.classes:
             raise ValueError(
-                "the model has no class names: load it from a run folder, or set model.classes, for released weights "
-                'e.g. to vidstill.labels.class_names("kinetics400")'
+                "the model has no class names: set model.classes, or name them in the recipe of a released file, "
+                "--data.classes kinetics400"
             )
         self.classes = list(self.engine.classes)
 
@@ -159,9 +185,9 @@ class Predictor:
         test, and anything longer is seen through windows of their length; a model whose clips are stretches of a video
         has windows as long as a clip. The stride is half a window. `seconds` stops a stream, as Ctrl-C does. A camera
         or broadcast never waits for the scores: windows that a later one has overtaken, and frames that would be seen
-        too late, are left out. `show` gets every frame in its full size, the scores before it and the frames per second
-        so far. `report` hears of {"what", "done", "total", "detail"}. Raises VideoError where nothing can be read,
-        ValueError for a stride that leaves frames out.
+        too late, are left out. `show` gets every frame in its full size, the scores before it and the speed of
+        processing so far, in frames per second. `report` hears of {"what", "done", "total", "detail"}. Raises
+        VideoError where nothing can be read, ValueError for a stride that leaves frames out.
         """
         began = time.perf_counter()
         stream = self.open(source, crops=crops, fps=fps, whole_frames=show is not None)
@@ -183,9 +209,9 @@ class Predictor:
             windows = self.windows(replace(stream, frames=watched()), window=window, stride=stride, crops=crops)
             for scores in self.scores(windows, waits=stream.length < math.inf):
                 scored.append(scores)
-                label, score = rank(scores.probabilities, self.classes, 1)[0]
+                label, score = self.rank(scores.probabilities, 1)[0]
                 total = end if end < math.inf else scores.end + 1
-                detail = f"{Path(stream.name).name}  {scores.end:.1f} s  {label} {score:.0%}"
+                detail = f"{Path(stream.name).name}  {scores.end:.1f} s  {label} {per_cent(score, 0)}"
                 report({"what": "labelling", "done": min(scores.end, total), "total": total, "detail": detail})
         except KeyboardInterrupt:
             if stream.length < math.inf or not scored:  # a live source is stopped like this
@@ -198,7 +224,12 @@ class Predictor:
         if not scored:
             raise VideoError(f"{stream.name}: no frame within {seconds} s")
         report({"what": "labelling", "done": 1, "total": 1})
-        return Prediction(stream.name, self.classes, scored, count / (time.perf_counter() - began))
+        speed = count / (time.perf_counter() - began)
+        return Prediction(stream.name, self.classes, scored, speed, self.none_below)
+
+    def rank(self, probabilities: np.ndarray, k: int) -> Ranked:
+        """The k likeliest classes, or that it is none of these and the likeliest."""
+        return rank(probabilities, self.classes, k, self.none_below)
 
     def open(
         self, source: Source, *, crops: Literal[1, 3] = 1, fps: float | None = None, whole_frames: bool = False
@@ -257,13 +288,15 @@ class Predictor:
         return math.inf if length <= WHOLE * usual else usual
 
 
-def _torch_engine(model: VideoModel | str | Path, device: str | torch.device | None, precision: str) -> TorchEngine:
+def _torch_engine(
+    model: VideoModel | str | Path, device: str | torch.device | None, precision: str, recipe: str | Path | None
+) -> TorchEngine:
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if precision not in ("fp32", *DTYPES):
         raise ValueError(f"precision {precision!r}: take fp32, bf16 or fp16")
     if precision == "fp16" and place.type == "cpu":
         raise ValueError("precision fp16 needs a GPU: on a CPU take bf16 or fp32")
-    loaded = model if isinstance(model, VideoModel) else load(model)
+    loaded = model if isinstance(model, VideoModel) else load(model, recipe=recipe)
     try:
         loaded = loaded.to(place).eval()
     except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
@@ -278,6 +311,7 @@ def _torch_engine(model: VideoModel | str | Path, device: str | torch.device | N
 def predict(
     model: VideoModel | Engine | str | Path,
     *sources: Source | Sequence[Source],
+    recipe: str | Path | None = None,
     window: float | None = None,
     stride: float | None = None,
     crops: Literal[1, 3] = 1,
@@ -285,6 +319,7 @@ def predict(
     fps: float | None = None,
     device: str | torch.device | None = None,
     precision: Literal["fp32", "bf16", "fp16"] = "fp32",
+    none_below: float | str | None = None,
     report: Report = ignore,
 ) -> tuple[list[Prediction], list[VideoError]]:
     """Predictions for every video that `sources` name, alone or in lists, and the errors of those that could not be
@@ -297,7 +332,7 @@ def predict(
     [('move_left', 0.98)]
     """
     videos, failures = all_sources(sources)
-    predictor = Predictor(model, device, precision)
+    predictor = Predictor(model, device, precision, recipe, none_below)
     predictions = []
     for number, video in enumerate(videos, 1):
         name = "array" if isinstance(video, np.ndarray) else Path(video).name

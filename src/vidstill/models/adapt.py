@@ -19,9 +19,13 @@ class Report:
     ignored: dict[str, str] = field(default_factory=dict)  # of the file, not in the model → why
     notes: list[str] = field(default_factory=list)
 
-    def __str__(self) -> str:
+    @property
+    def summary(self) -> str:
         counts = (f"{len(getattr(self, what))} {what}" for what in ("loaded", "resized", "kept", "ignored"))
-        lines = [f"{self.source}: {', '.join(counts)}", *self.notes]
+        return f"{self.source}: {', '.join(counts)}"
+
+    def __str__(self) -> str:
+        lines = [self.summary, *self.notes]
         for what in ("resized", "kept", "ignored"):
             lines += [f"{what} {key}: {why}" for key, why in getattr(self, what).items()]
         return "\n  ".join(lines)

@@ -33,11 +33,18 @@ class Configuration(NamedTuple):
     source: str  # of network and figure; empty: our own
     parameters: int
     gmacs: float
+    training_gmacs: float  # of one clip of its training
+    training_mb: float  # 10⁶ bytes that a step in fp32 keeps of one clip for the backward pass
     remark: str
 
     @property
     def clip(self) -> str:
         return f"{self.frames} × {self.size}²"
+
+    @property
+    def classes(self) -> str | None:
+        """The class list in the order of the released file's outputs; None where nothing was released."""
+        return LISTS.get(self.source, LISTS[""]).get(self.data)
 
     @property
     def figure(self) -> str:
@@ -75,7 +82,24 @@ CATALOGUE = {
 }
 CLASSES = {
     "K400": 400, "K600": 600, "SSv2": 174, "ActivityNet": 200, "Diving48": 48, "HMDB51": 51, "UCF101": 101, "UCF50": 50,
-    "Jester": 27, "embedded": 8, "Hockey Fights": 2, "UT-Interaction": 6,
+    "Jester": 27, "embedded": 8, "Hockey Fights": 2, "UT-Interaction": 6, "small folder": 10,
+}  # fmt: skip
+# Class lists of released files by data set, for sources that have another order under their name. That of DVFL-Net's
+# HMDB51 files is not known.
+LISTS = {
+    "": {
+        "K400": "kinetics400", "K600": "kinetics600", "SSv2": "ssv2", "ActivityNet": "activitynet200",
+        "Diving48": "diving48", "HMDB51": "hmdb51", "UCF101": "ucf101", "UCF50": "ucf50",
+        "Jester": "jester_alphabetical",
+    },
+    "arXiv 2507.12426": {"HMDB51": "hmdb51", "UCF101": "ucf101_dvfl", "UCF50": "ucf50"},
+}  # fmt: skip
+# Of the official training lists (UCF101, HMDB51: the first; K400, K600: about what is still to be had), else of the
+# division that the recipe makes.
+TRAINING_VIDEOS = {
+    "K400": 240_000, "K600": 380_000, "SSv2": 168_913, "ActivityNet": 10_024, "Diving48": 15_027, "HMDB51": 3_570,
+    "UCF101": 9_537, "UCF50": 5_300, "Jester": 118_562, "embedded": 480, "Hockey Fights": 800, "UT-Interaction": 65,
+    "small folder": 100,
 }  # fmt: skip
 
 
@@ -92,7 +116,7 @@ def configurations(pattern: str = "*") -> dict[str, Configuration]:
         row["recipe"]: Configuration(
             row["model"], row["variant"], row["data"], int(row["frames"]), int(row["size"]), row["views"],
             float(row["top1"]) if row["top1"] else None, row["source"], int(row["parameters"]), float(row["gmacs"]),
-            row["remark"],
+            float(row["training_gmacs"]), float(row["training_mb"]), row["remark"],
         )
         for row in rows
     }  # fmt: skip

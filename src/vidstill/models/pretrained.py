@@ -30,7 +30,7 @@ def pretrained() -> dict[str, Pretrained]:
         rows = list(csv.DictReader(file))
     return {
         row["name"]: Pretrained(
-            row["name"], row["model"], *row["source"].split(":"), int(row["bytes"]), row["sha256"], row["licence"],
+            row["name"], row["model"], row["package"], row["file"], int(row["bytes"]), row["sha256"], row["licence"],
             row["trained on"],
         )
         for row in rows
@@ -51,6 +51,7 @@ def find_pretrained(name: str) -> Path:
         raise ValueError(f"weights {name}: {path} is not there: install {known.package} anew")
     if (found := hashlib.sha256(path.read_bytes()).hexdigest()) != known.sha256:
         raise ValueError(
-            f"weights {name}: {path} has the checksum {found[:12]}…, not {known.sha256[:12]}…: install {known.package} anew"
+            f"weights {name}: {path} has the checksum {found[:12]}…, not {known.sha256[:12]}…: install "
+            f"{known.package} anew"
         )
     return path

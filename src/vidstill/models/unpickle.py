@@ -40,7 +40,7 @@ _RUNS_CODE_BUILTIN = {"eval", "exec", "execfile", "compile", "open", "input", "b
 
 
 def read_pickled(path: Path) -> Any:
-    """What a .pth, .pt, .th, .tar or .pkl file holds: containers and CPU tensors, the rest as stand-ins.
+    """What a .pth, .pyth, .pt, .th, .tar, .ckpt or .pkl file holds: containers and CPU tensors, the rest as stand-ins.
 
     Reads PyTorch's zip format, the format before it, and bare pickles. Raises ValueError in one line for a file that
     is damaged, is none of these, or asks to run code; nothing of it has then been executed.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -17,17 +18,24 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from vidstill.config import Run, resolve
 from vidstill.files import atomic
 from vidstill.models.adapt import Report, shape_of
 from vidstill.models.model import LONGEST_NAME, SavedModel, VideoModel
+from vidstill.models.pretrained import find_pretrained, pretrained
 from vidstill.models.registry import create_model
+from vidstill.models.released import network, what_fits
 from vidstill.models.unpickle import read_pickled
 
-FORMAT = 1  # of <stem>.json
+FORMAT = 1  # of what describes a model
+DESCRIPTION = "vidstill"  # name of that in the header of a .safetensors file
+MEANT = ("architecture", "classes", "input", "activation")  # of it, what decides what the model says
 WRAPPERS = ("model", "state_dict", "model_state", "model_state_dict", "blobs")
 LONGEST_JSON = 16 << 20  # bytes; 20,000 classes need 1 MB
 LARGEST_OPTION, MOST_OPTIONS = 100_000, 1_000  # of a description: no network has more blocks, channels or entries
 PREFIXES = re.compile(r"^(module\.|_orig_mod\.)+")  # left by DataParallel, DDP and torch.compile
+
+log = logging.getLogger(__name__)
 
 
 def load_weights(
@@ -35,19 +43,30 @@ def load_weights(
 ) -> Report:
     """Weights of a released file, of one of ours, or of a mapping, into `model`; returns what went where.
 
-    `source`: .pth/.pt/.th/.tar (pickles are never executed), .safetensors, a run folder, `hf://owner/repo/file`, or
-    the mapping such a file holds. Wrappers (`model`, `state_dict`, `model_state`) and `module.` prefixes come off.
-    A classifier of another size is an error, or with `head="fresh"` the model keeps its own. A family adapts what its
-    releases need (2-D FocalNet → video). Raises ValueError that names the keys where names or shapes do not fit; the
-    model's weights are then unchanged.
+    `source`: .pth/.pyth/.pt/.th/.tar/.ckpt/.pkl (pickles are never executed), .safetensors, a run folder,
+    `hf://owner/repo/file`, or the mapping such a file holds. Wrappers (`model`, `state_dict`, `model_state`) and
+    prefixes of all names (`module.`, Lightning's `model.`) come off. A classifier of another size is an error, or with
+    `head="fresh"` the model keeps its own. A family adapts what its releases need (2-D FocalNet → video). Raises
+    ValueError that names the keys where names or shapes do not fit, and what does; the weights are then unchanged.
     """
     name = "mapping" if isinstance(source, Mapping) else str(source)
     state = find_state_dict(source if isinstance(source, Mapping) else read_tensors(source), name)
+    try:
+        return _take(model, state, name, head)
+    except OtherNetworkError as error:
+        raise OtherNetworkError(f"{error}; {what_fits(state)}") from None
+
+
+class OtherNetworkError(ValueError):
+    """Weights that are not of the network which is to have them."""
+
+
+def _take(model: VideoModel, given: Mapping[str, Tensor], name: str, head: str) -> Report:
     report = Report(name)
-    state = model.adapt_weights(state, head, report)
+    state = model.adapt_weights(dict(given), head, report)
     own = model.state_dict()
     if not state.keys() & own.keys():
-        raise ValueError(f"{name} holds weights of another network: {_some(state)} against {_some(own)}")
+        raise OtherNetworkError(f"{name} holds weights of another network: {_some(state)} against {_some(own)}")
     for key in [key for key in model.head_keys if key in state and key in own]:
         if state[key].shape != own[key].shape:
             if head == "error":
@@ -58,15 +77,39 @@ def load_weights(
             report.kept[key] = f"classifier of another size, {shape_of(state.pop(key))} in the file"
     if wrong := [key for key in state if key in own and state[key].shape != own[key].shape]:
         shown = "; ".join(f"{key} is {shape_of(state[key])}, the model's {shape_of(own[key])}" for key in wrong[:3])
-        raise ValueError(f"{name}: {len(wrong)} weights have another shape: {shown}{'; …' if len(wrong) > 3 else ''}")
+        more = "; …" if len(wrong) > 3 else ""
+        raise OtherNetworkError(f"{name}: {len(wrong)} weights have another shape: {shown}{more}")
     if missing := [key for key in own if key not in state and key not in report.kept]:
-        raise ValueError(f"{name} lacks {len(missing)} weights of the model: {_some(missing)}")
+        raise OtherNetworkError(f"{name} lacks {len(missing)} weights of the model: {_some(missing)}")
     if surplus := [key for key in state if key not in own]:
-        raise ValueError(f"{name} has {len(surplus)} weights that the model lacks: {_some(surplus)}")
+        raise OtherNetworkError(f"{name} has {len(surplus)} weights that the model lacks: {_some(surplus)}")
     check_finite(state, name)
     model.load_state_dict(state, strict=False)
     report.loaded = [key for key in state if key not in report.resized]
     return report
+
+
+def load_released(source: str | Path, recipe: str | Path, run: Run | None = None) -> tuple[VideoModel, Report]:
+    """The model of a file that does not describe itself: network, classes, clip and activation are those of the recipe
+    (a shipped name or a YAML file; `run`: that with settings of your own). Returns it with what went where.
+
+    Raises ValueError for a file that describes itself, and for one that is not of the recipe's network and classes,
+    with the recipes that it fits.
+    """
+    path, recipe = fetch(source), str(recipe)
+    if describes_itself(path):
+        raise ValueError(f"{source} says itself which network it is of, with which classes: leave the recipe out")
+    run = run or resolve(recipe)
+    state = find_state_dict(read_tensors(path), str(source))
+    model = network(recipe, run, state)
+    try:
+        report = _take(model, state, str(source), "error")
+    except ValueError as error:
+        problem = str(error).split(": build the model", 1)[0]  # which the recipe does
+        raise OtherNetworkError(f"not of recipe {recipe}: {problem}; {what_fits(state)}") from None
+    if lacking := [key for key in report.kept if not key.endswith("num_batches_tracked")]:
+        raise OtherNetworkError(f"not of recipe {recipe}: {source} lacks {_some(lacking)}; {what_fits(state)}")
+    return model, report
 
 
 def read_tensors(source: str | Path) -> Any:
@@ -96,6 +139,8 @@ def find_state_dict(value: Any, name: str) -> dict[str, Tensor]:
         raise ValueError(f"{name} holds no weights: looked for tensors under {', '.join(WRAPPERS)}, found {what}")
     if all(PREFIXES.match(key) for key in tensors):
         tensors = {PREFIXES.sub("", key): value for key, value in tensors.items()}
+    while len({key.partition(".")[0] for key in tensors}) == 1 and any(key.count(".") > 1 for key in tensors):
+        tensors = {key.partition(".")[2]: value for key, value in tensors.items()}  # e.g. Lightning's model.
     return tensors
 
 
@@ -108,10 +153,11 @@ def save(
 ) -> Path:
     """Write <stem>.safetensors and <stem>.json (architecture, classes, activation, input, metrics, provenance).
 
-    Each appears whole or not at all. Raises ValueError when the disk is full or cannot be written; what was there
+    The first holds all that the second says, for people, once more: it is a whole model to ship. Each appears whole or
+    not at all. Raises ValueError when the disk is full or cannot be written; what was there
     before is then untouched. Returns the path of the weights.
     """
-    path = Path(stem)
+    path = Path(str(stem).removesuffix(".safetensors"))
     about = {
         "format": FORMAT,
         **model.description(),
@@ -119,7 +165,8 @@ def save(
         "provenance": dict(provenance or {}),
     }
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-    weights, text = safetensors_bytes(state, {"format": "pt"}), json.dumps(about, indent=1, ensure_ascii=False)
+    weights = safetensors_bytes(state, {"format": "pt", DESCRIPTION: json.dumps(about, ensure_ascii=False)})
+    text = json.dumps(about, indent=1, ensure_ascii=False)
     with atomic(_with(path, ".safetensors")) as file:
         file.write(weights)
     with atomic(_with(path, ".json")) as file:
@@ -127,13 +174,17 @@ def save(
     return _with(path, ".safetensors")
 
 
-def load(path: str | Path, device: str | torch.device = "cpu") -> VideoModel:
-    """A saved model in eval mode, with its `classes`, `activation` and `input`.
+def load(path: str | Path, device: str | torch.device = "cpu", *, recipe: str | Path | None = None) -> VideoModel:
+    """A model in eval mode, with its `classes`, `activation` and `input`.
 
-    `path`: a run folder (its best.*), a .safetensors or .json file beside the other, or `hf://owner/repo/file`. Raises
-    ValueError where one of them is missing or damaged, they do not fit each other, or the weights are not finite.
-    Neither is trusted: nothing larger is built than the weights that are there.
+    `path`: a run folder (its best.*), a .safetensors file, the .json beside it, or `hf://owner/repo/file`; with a
+    `recipe` any released file, see `load_released`. A .safetensors file that we wrote is enough; where a .json of its
+    name lies beside it, which people can edit, that is what counts. Raises ValueError where one is missing or damaged,
+    they do not fit each other, or the weights are not finite; for a released file without a recipe it names those that
+    fit. Neither is trusted: nothing larger is built than the weights that are there.
     """
+    if recipe is not None:
+        return load_released(path, recipe)[0].to(device).eval()
     about, weights = describe(path)
     shapes = _shapes(weights)
     try:
@@ -151,7 +202,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> VideoModel:
     if wrong := [key for key in sorted(own.keys() | shapes.keys()) if own.get(key) != shapes.get(key)]:
         shown = (f"{key} {_size(shapes.get(key))} there, {_size(own.get(key))} by its description" for key in wrong[:3])
         raise ValueError(
-            f"{weights} does not fit {_described(weights)}: {'; '.join(shown)}{'; …' if len(wrong) > 3 else ''}"
+            f"{weights} does not fit {_source(weights)}: {'; '.join(shown)}{'; …' if len(wrong) > 3 else ''}"
         )
     state = _read_safetensors(weights)
     _check_values(state, {key for key, value in model.state_dict().items() if value.is_floating_point()}, weights)
@@ -207,33 +258,70 @@ def check_finite(state: Mapping[str, Tensor], name: str) -> None:
         raise ValueError(f"{name}: {len(broken)} weights are not finite: {_some(broken)}")
 
 
+def describes_itself(path: Path) -> bool:
+    """Whether a file or folder is one of our models, and no released file or bare weights."""
+    if path.is_dir() or path.suffix == ".json":
+        return True
+    return (
+        path.suffix == ".safetensors" and path.is_file() and (_described(path).is_file() or _header(path) is not None)
+    )
+
+
 def describe(path: str | Path) -> tuple[dict[str, Any], Path]:
-    """What the .json of a saved model says, unchecked, and the file of its weights; arguments and errors as `load`."""
+    """What a saved model says of itself, unchecked, and the file of its weights; arguments and errors as `load`."""
     path = fetch(path)
     stem = path / "best" if path.is_dir() else path.with_suffix("")
-    if not path.is_dir() and path.suffix not in (".safetensors", ".json"):
-        raise ValueError(
-            f"{path} is not a saved model: give a run folder or a .safetensors file; "
-            "released files are read by load_weights"
-        )
     weights = _with(stem, ".safetensors")
-    for part in (_described(weights), weights):
-        if not part.is_file():
-            raise ValueError(f"no model at {path}: {part} is missing")
+    if path.is_dir() or path.suffix in (".safetensors", ".json"):
+        if not weights.is_file():
+            raise ValueError(f"no model at {path}: {weights} is missing")
+    elif not path.is_file():
+        raise ValueError(f"no model at {path}: give a run folder, a .safetensors file, or a released file and --recipe")
+    if path.is_file() and not describes_itself(path):
+        fits = what_fits(find_state_dict(read_tensors(path), str(path)))
+        raise ValueError(f"{path} does not say which network it is of, so that it needs its recipe: {fits}")
     try:
+        if not _described(weights).is_file():
+            return _parsed(_header(weights) or ""), weights
         if (size := _described(weights).stat().st_size) > LONGEST_JSON:
             raise ValueError(f"{size} bytes, more than {LONGEST_JSON}")
-        return dict(json.loads(_described(weights).read_text(encoding="utf-8"))), weights
+        about = _parsed(_described(weights).read_text(encoding="utf-8"))
     except (OSError, TypeError, ValueError, RecursionError) as error:
         raise _no_description(weights, error) from None
+    with contextlib.suppress(TypeError, ValueError, RecursionError):
+        held = _parsed(_header(weights) or "")
+        if other := [part for part in MEANT if about.get(part) != held.get(part)]:
+            log.warning("%s says otherwise than %s of %s, and counts", _described(weights), weights, ", ".join(other))
+    return about, weights
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    if len(text) > LONGEST_JSON:
+        raise ValueError(f"{len(text)} letters, more than {LONGEST_JSON}")
+    return dict(json.loads(text))
+
+
+def _header(weights: Path) -> str | None:
+    """The description in the header of a safetensors file."""
+    try:
+        with safe_open(weights, "pt") as file:
+            return (file.metadata() or {}).get(DESCRIPTION)
+    except (OSError, SafetensorError) as error:
+        raise _not_safetensors(weights, error) from None
 
 
 def _described(weights: Path) -> Path:
     return weights.with_suffix(".json")
 
 
+def _source(weights: Path) -> Path | str:
+    """Where its description stands."""
+    return _described(weights) if _described(weights).is_file() else "the description in its header"
+
+
 def _no_description(weights: Path, error: Exception) -> ValueError:
-    return ValueError(f"{_described(weights)} does not describe a model: {' '.join(str(error).split())[:200]}")
+    source = _described(weights) if _described(weights).is_file() else f"the header of {weights}"
+    return ValueError(f"{source} does not describe a model: {' '.join(str(error).split())[:200]}")
 
 
 def _shapes(path: Path) -> dict[str, list[int]]:
@@ -261,8 +349,11 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def fetch(source: str | Path) -> Path:
-    """The file or folder that `source` names; `hf://owner/repo/file` is downloaded, a .safetensors file with the .json
-    that describes it. Raises ValueError for what cannot be had."""
+    """The file or folder that `source` names: by its path, by a name of the table of `pretrained`, or as
+    `hf://owner/repo/file`, which is downloaded, a .safetensors file with the .json of its name where there is one.
+    Raises ValueError for what cannot be had."""
+    if str(source) in pretrained():
+        return find_pretrained(str(source))
     if not (address := re.fullmatch(r"hf:/+(.*)", str(source))):  # a Path has one slash of two
         return Path(os.path.expanduser(source))  # noqa: PTH111 - without a home too
     owner, _, rest = address[1].partition("/")
@@ -274,7 +365,7 @@ def fetch(source: str | Path) -> Path:
 
     try:
         path = Path(hf_hub_download(f"{owner}/{repository}", name))
-        if path.suffix == ".safetensors":  # without a description it holds weights alone
+        if path.suffix == ".safetensors":
             with contextlib.suppress(EntryNotFoundError):
                 hf_hub_download(f"{owner}/{repository}", f"{name.removesuffix('.safetensors')}.json")
         return path

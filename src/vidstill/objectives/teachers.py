@@ -11,7 +11,17 @@ import torch
 
 from vidstill.config import Clip, Distil
 from vidstill.models.registry import VideoModel, create_model
-from vidstill.models.weights import describe, fetch, load, load_weights
+from vidstill.models.released import what_fits
+from vidstill.models.weights import (
+    describe,
+    describes_itself,
+    fetch,
+    find_state_dict,
+    load,
+    load_released,
+    load_weights,
+    read_tensors,
+)
 
 log = logging.getLogger(__name__)
 
@@ -24,11 +34,11 @@ class Teacher:
 
 
 def load_teachers(settings: Distil, classes: Sequence[str], clip: Clip, device: torch.device) -> list[Teacher]:
-    """The teachers of a run, each with its own head.
+    """The teachers of a run, each with its own head, whose outputs are brought into the order of the classes.
 
-    A run folder or a saved model says which network it is, of which classes and format. Any other file needs
-    `distil.teacher_model`; it is loaded strictly, takes the student's format and is believed about its classes.
-    Raises ValueError where classes, their order or the head differ from the student's.
+    A run folder or a saved model says which network it is, of which classes and format; for a released file
+    `distil.teacher_recipe` says so. Without a recipe it needs `distil.teacher_model`; it is loaded strictly, takes the
+    student's format and is believed about its classes. Raises ValueError where classes differ from the student's.
     """
     teachers = [_load_teacher(source, settings, classes, clip) for source in settings.teacher]
     for teacher in teachers:
@@ -40,36 +50,43 @@ def _load_teacher(source: str, settings: Distil, classes: Sequence[str], clip: C
     path = fetch(source)
     if not path.exists():
         raise ValueError(f"no teacher at {source}: give a run folder or a model file")
-    described = path.suffix in (".safetensors", ".json") and path.with_suffix(".json").exists()
-    if path.is_dir() or described:
+    weights = path
+    if describes_itself(path):
         weights, model = describe(path)[1], load(path)
-    elif settings.teacher_model is None:
-        raise ValueError(
-            f"teacher {source}: the file does not say which network it holds; name it, e.g. "
-            "--distil.teacher_model.name video_focalnet_base"
-        )
-    else:
-        weights, model = path, create_model(settings.teacher_model.name, len(classes), **settings.teacher_model.options)
+    elif settings.teacher_recipe is not None:
+        model, report = load_released(path, settings.teacher_recipe)
+        log.info("teacher %s", report)
+    elif settings.teacher_model is not None:
+        model = create_model(settings.teacher_model.name, len(classes), **settings.teacher_model.options)
         log.info("teacher %s", load_weights(model, path, head="error"))
         log.warning("teacher %s names no classes: its outputs are taken in the order of the data's", source)
         model.classes, model.input = list(classes), clip
+    else:
+        fits = what_fits(find_state_dict(read_tensors(path), source)).replace("--recipe", "--teacher-recipe")
+        raise ValueError(f"teacher {source} does not say which network it is of, so that it needs its recipe: {fits}")
     if model.classes is None:
         raise ValueError(f"teacher {source} names no classes: save it with model.classes set")
-    if list(model.classes) != list(classes):
+    if set(model.classes) != set(classes):
         raise ValueError(f"teacher {source}: {class_difference(classes, model.classes)}")
+    if model.classes != list(classes):
+        _reorder(model, classes)
+        log.info("teacher %s: its outputs are brought into the order of the data's classes", source)
     with weights.open("rb") as file:
         return Teacher(model, source, hashlib.file_digest(file, "sha256").hexdigest()[:16])
+
+
+def _reorder(model: VideoModel, classes: Sequence[str]) -> None:
+    """The classifier's outputs in the order of `classes`, which are the model's own."""
+    assert model.classes is not None
+    order = [model.classes.index(name) for name in classes]
+    state = model.state_dict()
+    model.load_state_dict({key: state[key][order] for key in model.head_keys if key in state}, strict=False)
+    model.classes = list(classes)
 
 
 def class_difference(given: Sequence[str], known: Sequence[str]) -> str:
     """In words, how the classes of data and model differ."""
     missing, surplus = sorted(set(known) - set(given)), sorted(set(given) - set(known))
-    if not missing and not surplus:
-        place = next(i for i, (a, b) in enumerate(zip(given, known, strict=True)) if a != b)
-        return (
-            f"data and model have the same classes in another order ({place} is {given[place]!r} in the data, "
-            f"{known[place]!r} in the model): give the model's own list with --data.classes"
-        )
     return (
         f"the data has {len(given)} classes, the model {len(known)}; only in the data: {surplus[:3]}, "
         f"only in the model: {missing[:3]}"

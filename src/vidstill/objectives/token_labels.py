@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from vidstill.config import TokenLabels as Settings
 from vidstill.models.registry import VideoModel, create_model
-from vidstill.models.weights import load, load_weights
+from vidstill.models.weights import describes_itself, fetch, load, load_weights
 from vidstill.objectives.objective import Objective
 
 log = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ def load_annotator(settings: Settings, classes: Sequence[str], device: torch.dev
     about = settings.annotator
     if about.weights is None:
         raise ValueError("objective token_labels needs a trained annotation model: --token_labels.annotator.weights")
-    if about.weights.endswith((".safetensors", ".json")):
+    if describes_itself(fetch(about.weights)):
         annotator = load(about.weights)
         if annotator.classes != list(classes):
             raise ValueError(f"{about.weights} knows other classes than the data, or in another order")

@@ -32,6 +32,7 @@ def bench(
     sources: Sequence[str | Path] = (),
     models: str | None = None,
     *,
+    recipe: str | None = None,
     out: Path = Path("bench"),
     device: str = "cpu",
     frames: int | None = None,
@@ -47,8 +48,8 @@ def bench(
     """
     when, load = datetime.now().astimezone(), machine_load()
     rows = compare(
-        sources, models, device=device, frames=frames, size=size, threads=threads, repeats=repeats, bf16=bf16,
-        report=report,
+        sources, models, recipe=recipe, device=device, frames=frames, size=size, threads=threads, repeats=repeats,
+        bf16=bf16, report=report,
     )  # fmt: skip
     machine = f"{when:%Y-%m-%d %H:%M %Z}, {'nothing measured' if device == 'meta' else processor(device)}"
     if load and device != "meta":

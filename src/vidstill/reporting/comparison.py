@@ -9,7 +9,7 @@ import logging
 import re
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,10 @@ from vidstill.config import recipe_names, resolve
 from vidstill.data.isolated import Lost, isolated
 from vidstill.evaluation.cost import Cost, find_device, machine_load, measure
 from vidstill.evaluation.metrics import headline
-from vidstill.labels import class_names
 from vidstill.models.catalogue import CATALOGUE, CLASSES, Configuration, configurations, matching
 from vidstill.models.registry import VideoModel, create_model, list_models
-from vidstill.models.weights import describe, load
+from vidstill.models.released import recipe_classes
+from vidstill.models.weights import describe, describes_itself, load
 from vidstill.reporting.folder import read_rows, read_settings
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class Row:
     name: str
     model: str
     source: Path | None = None  # of the weights; None: random ones
-    recipe: str | None = None  # whose network, at the clip of its test or of its published figure
+    recipe: str | None = None  # whose network, at the clip of its test or of its published figure; of a released file
     top1: list[float] = field(default_factory=list)  # of the test, per cent, one of each seed
     mean_ap: list[float] = field(default_factory=list)  # instead, where videos have several classes
     tested: str = ""  # on what
@@ -72,6 +72,7 @@ def compare(
     sources: Sequence[str | Path] = (),
     models: str | None = None,
     *,
+    recipe: str | None = None,
     device: str = "cpu",
     frames: int | None = None,
     size: int | None = None,
@@ -80,8 +81,8 @@ def compare(
     bf16: bool = False,
     report: Callable[[dict[str, Any]], None] = lambda event: None,
 ) -> list[Row]:
-    """The rows of `sources` (run folders, model files, recipes by name or pattern) and of the registered models that
-    match `models`, measured; without both, of all registered models.
+    """The rows of `sources` (run folders, model files, released files of `recipe`, recipes by name or pattern) and of
+    the registered models that match `models`, measured; without both, of all registered models.
 
     Every model is measured alone in a process of its own, one clip at a time, in its form for inference; `frames` and
     `size` take the place of its own. Runs are one row where their folders differ by a trailing `-s0`, `-s1`, … or
@@ -92,7 +93,7 @@ def compare(
     for name, value in (("frames", frames), ("size", size), ("threads", threads), ("repeats", repeats)):
         if value is not None and value < 1:
             raise ValueError(f"{name} {value}: give 1 or more")
-    rows = _asked(sources, frames, size) + (_registered(models or "*") if models or not sources else [])
+    rows = _asked(sources, recipe, frames, size) + (_registered(models or "*") if models or not sources else [])
     load = machine_load()
     if device == "cpu" and load and load[0] > load[1]:
         log.warning("load %.1f on %d cores: other work runs here, times will be too long and scatter", *load)
@@ -114,7 +115,7 @@ def compare(
                 log.warning("%s cannot be measured: %s", row.name, outcome.reason)
             report({"what": "measuring", "done": done, "total": len(rows), "detail": row.name})
     for row in rows:
-        if row.source and not row.results:
+        if row.source and not row.recipe and not row.results:
             log.warning("%s has no test result: `vidstill test %s` makes one", row.name, row.source)
     return rows
 
@@ -136,22 +137,29 @@ def doubts(cost: Cost) -> list[str]:
     return found
 
 
-def _asked(sources: Sequence[str | Path], frames: int | None, size: int | None) -> list[Row]:
+def _asked(sources: Sequence[str | Path], recipe: str | None, frames: int | None, size: int | None) -> list[Row]:
     """The rows of run folders, model files and recipes; a file or folder of that name goes before a recipe."""
     trained: list[str | Path] = []
     recipes: list[str] = []
+    released: list[Row] = []
     for source in sources:
         yaml = str(source).endswith((".yaml", ".yml"))
         named = [str(source)] if yaml else fnmatch.filter(recipe_names(), str(source))
         if named and (yaml or not Path(source).exists()):
             recipes += named
+        elif recipe and Path(source).exists() and not describes_itself(Path(source)):
+            released.append(replace(_of_recipe(recipe, frames, size), name=Path(source).stem, source=Path(source)))
         elif Path(source).exists() or Path(source).suffix:
             trained.append(source)
         else:
             near = difflib.get_close_matches(str(source), recipe_names(), 1)
             hint = f" (did you mean {near[0]}?)" if near else ""
             raise ValueError(f"{source} is neither a run folder nor a model file nor a recipe{hint}")
-    return _trained(trained) + [_of_recipe(recipe, frames, size) for recipe in dict.fromkeys(recipes)]
+    if recipe and not released:
+        raise ValueError(
+            f"recipe {recipe} is for released files, and none is among what is to be compared: leave it out"
+        )
+    return _trained(trained) + released + [_of_recipe(recipe, frames, size) for recipe in dict.fromkeys(recipes)]
 
 
 def _of_recipe(recipe: str, frames: int | None, size: int | None) -> Row:
@@ -262,26 +270,29 @@ def _cost(job: tuple[Row, dict[str, Any]]) -> Cost:
     row, options = job
     list_models()  # loads the code of the models, which is not what is measured
     place = "meta" if options["device"] == "meta" else None
-    if row.source:
-        make: Callable[[], VideoModel] = functools.partial(load, row.source)
-    elif row.recipe:
-        make = functools.partial(_build, row.recipe, place)
+    if row.recipe:
+        make: Callable[[], VideoModel] = functools.partial(_build, row.recipe, place, row.source)
+    elif row.source:
+        make = functools.partial(load, row.source)
     else:
         make = functools.partial(create_model, row.model, device=place)
     return measure(make, **options)
 
 
-def _build(recipe: str, device: str | None) -> VideoModel:
-    """The network of a recipe with random weights, its `input` the clip of its test or of its published figure.
+def _build(recipe: str, device: str | None, weights: Path | None = None) -> VideoModel:
+    """The network of a recipe with random weights or those of a released file, its `input` the clip of its test or of
+    its published figure.
 
     A recipe of one's own without a class list has 400 classes.
     """
     run, known = resolve(recipe), configurations(recipe).get(recipe)
-    frames, size, classes = run.clip.frames, run.test.size or run.clip.size, 400
+    frames, size = run.clip.frames, run.test.size or run.clip.size
+    classes = len(recipe_classes(recipe, run) or range(400))
     if known:
         frames, size, classes = known.frames, known.size, CLASSES[known.data]
-    elif run.data.classes:
-        classes = len(class_names(run.data.classes))
-    model = create_model(run.model.name, classes, device=device, **run.model.options)
+    if weights:
+        model = load(weights, recipe=recipe)
+    else:
+        model = create_model(run.model.name, classes, device=device, **run.model.options)
     model.input = run.clip.model_copy(update={"frames": frames, "size": size})
     return model

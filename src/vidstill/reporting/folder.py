@@ -31,5 +31,10 @@ def read_json(path: Path) -> dict[str, Any]:
     return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
+def read_json_rows(path: Path) -> Rows:
+    """Of a file that only some runs have."""
+    return list(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else []
+
+
 def read_settings(path: Path) -> dict[str, Any]:
     return dict(parse_yaml(path.read_text(encoding="utf-8"), path.name) or {})

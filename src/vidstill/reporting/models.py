@@ -5,9 +5,9 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 
-from vidstill.files import atomic
 from vidstill.models.catalogue import CATALOGUE, configurations, matching
-from vidstill.reporting.tables import Table, amount, text, to_markdown
+from vidstill.reporting.recipes import table as trainings
+from vidstill.reporting.tables import Table, amount, text, to_markdown, write_between
 
 BEGIN, END = "<!-- vidstill models -->", "<!-- end -->"  # around what `write_page` puts into a page
 DETAILS = ("network", "views", "source", "remark")  # columns for which a terminal is too narrow
@@ -55,10 +55,4 @@ def tables(pattern: str = "*") -> list[Table]:
 
 def write_page(path: Path) -> None:
     """Put the tables into a Markdown page, between the line BEGIN and the line END. Raises ValueError without them."""
-    before, begin, rest = path.read_text(encoding="utf-8").partition(f"{BEGIN}\n")
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise ValueError(f"{path}: no place for the tables: it needs the lines {BEGIN} and {END}")
-    drawn = "\n\n".join(map(to_markdown, tables()))
-    with atomic(path) as file:
-        file.write(f"{before}{begin}\n{drawn}\n\n{end}{after}".encode())
+    write_between(path, BEGIN, END, "\n\n".join(map(to_markdown, [*tables(), trainings()])))

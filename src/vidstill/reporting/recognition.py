@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -11,7 +10,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vidstill.evaluation.metrics import ClassRow, Metrics, MultiLabelMetrics, reliability
+from vidstill.evaluation.metrics import (
+    ClassRow,
+    Metrics,
+    MultiLabelMetrics,
+    confusions,
+    interval,
+    reliability,
+    weakest_first,
+)
 from vidstill.evaluation.predictions import Evaluation
 from vidstill.reporting.charts import NAMED, confusion_chart, data_uri, reliability_chart
 from vidstill.reporting.page import Tile
@@ -63,23 +70,12 @@ def recognition_sections(scored: Evaluation) -> list[str]:
     ]  # fmt: skip
 
 
-def interval(share: float, videos: int) -> tuple[float, float]:
-    """95% interval of a share seen in so many videos (Wilson 1927)."""
-    z2 = 1.96**2
-    middle = (share + z2 / (2 * videos)) / (1 + z2 / videos)
-    half = math.sqrt(share * (1 - share) * z2 / videos + (z2 / (2 * videos)) ** 2) / (1 + z2 / videos)
-    return middle - half, middle + half
-
-
 def _confusion(metrics: Metrics) -> str:
     names = [row.name for row in metrics.classes]
-    wrong = metrics.confusion - np.diag(np.diag(metrics.confusion))
-    pairs = [divmod(int(place), len(names)) for place in np.argsort(-wrong, axis=None, kind="stable")[:CONFUSIONS]]
     lines = "".join(
-        f'<tr><td class="name">{escape(names[i])}</td><td class="name">{escape(names[j])}</td>'
-        f'<td class="number">{wrong[i, j]} <span class="soft">of {metrics.confusion[i].sum()}</span></td></tr>'
-        for i, j in pairs
-        if wrong[i, j]
+        f'<tr><td class="name">{escape(true)}</td><td class="name">{escape(taken)}</td>'
+        f'<td class="number">{times} <span class="soft">of {videos}</span></td></tr>'
+        for true, taken, times, videos in confusions(metrics, CONFUSIONS)
     )
     head = '<tr><th>true class</th><th>taken for</th><th class="number">videos</th></tr>'
     listed = f"<table>{head}{lines}</table>" if lines else "<p>No mistake at all.</p>"
@@ -94,7 +90,7 @@ def _confusion(metrics: Metrics) -> str:
 
 
 def _classes(rows: Sequence[ClassRow], figure: str) -> str:
-    tested = sorted((row for row in rows if row.videos), key=lambda row: (row.accuracy, -row.videos, row.name))
+    tested = weakest_first(rows)
     untested = [row.name for row in rows if not row.videos]
     if len(tested) <= 2 * SHOWN_CLASSES:
         half = -(-len(tested) // 2) if len(tested) > 12 else len(tested)

@@ -51,7 +51,7 @@ def write_report(folder: Path) -> Path:
         if (result := read(name, reader, None)) is not None and result.samples:
             figures, sections = tiles_of(result, _views(tested, settings)), sections_of(result)
     curves = recognition_curves(len(best.get("classes") or range(6)))
-    flattery = _flattery(tested, rows)
+    flattery = flattery_of(tested, rows)
     parts = [
         _header(folder, home, best),
         *(f'<p class="card">{escape(problem)}</p>' for problem in problems),
@@ -76,7 +76,7 @@ def _headline(figures: Sequence[Tile], flattery: str) -> str:
     return tiles([first, *others]) + f'<p class="card warning">{escape(flattery)}</p>'
 
 
-def _flattery(tested: Mapping[str, Any], rows: Rows) -> str:
+def flattery_of(tested: Mapping[str, Any], rows: Rows) -> str:
     """What makes the figures better than they are; nothing where the run does not say."""
     if tested.get("chosen_on_test") is not True:
         return ""

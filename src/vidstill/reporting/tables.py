@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from html import escape
+from pathlib import Path
 from typing import NamedTuple
+
+from vidstill.files import atomic
 
 NOTHING = "–"
 
@@ -64,6 +67,16 @@ def to_markdown(table: Table) -> str:
         *zip(*([cell.shown.replace("|", "\\|") for cell in column] for column in table.values()), strict=True),
     ]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def write_between(path: Path, begin: str, end: str, drawn: str) -> None:
+    """Put Markdown into a page, between the lines `begin` and `end`. Raises ValueError without them."""
+    before, found, rest = path.read_text(encoding="utf-8").partition(f"{begin}\n")
+    _, closed, after = rest.partition(end)
+    if not (found and closed):
+        raise ValueError(f"{path}: no place for the tables: it needs the lines {begin} and {end}")
+    with atomic(path) as file:
+        file.write(f"{before}{begin}\n\n{drawn}\n\n{end}{after}".encode())
 
 
 def to_html(table: Table) -> str:

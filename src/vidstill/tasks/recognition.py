@@ -77,13 +77,14 @@ class Recognition:
         return [Pass("training", makers[self.run.objective](model, iterations), self.run.optim)]
 
     def validate(self, model: VideoModel) -> Figures:
-        """One view of every video."""
+        """One view of every video, as `predict` sees it: what is fitted here holds there."""
         run = self.run
-        figures = evaluate(
+        result = evaluate(
             model, self.splits["val"], clips=1, crops=1, batch=run.train.batch, workers=self.workers,
             start=run.train.start, multi_label=run.data.multi_label, fabric=self.fabric,
-        ).metrics.figures  # fmt: skip
-        return {name: figures[name] for name in VALIDATED if name in figures}
+            report=lambda event: self.report({**event, "what": "validating"}),
+        )  # fmt: skip
+        return {name: result.figures[name] for name in VALIDATED if name in result.figures} | result.none_below
 
     def test(self, model: VideoModel, split: str, report: Report = ignore, clip: Clip | None = None) -> Evaluation:
         """With the views of the run's test; `clip` in the place of the model's own input."""
@@ -144,7 +145,8 @@ class Recognition:
             figures = self.test(teacher.model, split, self.report).metrics.figures if split else {}
             top1, name = figures.get("top1"), teacher.model.name
             introduction.append({"source": teacher.source, "sha256": teacher.sha256, "model": name, "top1": top1})
-            log.info("teacher %s (%s, sha256 %s): top-1 %s", teacher.source, name, teacher.sha256, top1)
+            shown = "not tested" if top1 is None else f"top-1 {100 * top1:.1f} %"
+            log.info("teacher %s (%s, sha256 %s): %s", teacher.source, name, teacher.sha256, shown)
         if self.fabric.is_global_zero:
             with atomic(known) as file:
                 file.write(json.dumps(introduction, indent=1).encode())

@@ -53,8 +53,8 @@ class Result(Protocol):
     def unreadable(self) -> list[tuple[str, str]]:
         """Videos that could not be read, and why."""
 
-    def summary(self) -> str:
-        """For the terminal."""
+    def summary(self, split: str = "", views: str = "") -> str:
+        """For the terminal; `split` and `views` say what was tested."""
 
     def write(self, folder: Path) -> None:
         """The predictions, as files."""

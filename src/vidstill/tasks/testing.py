@@ -13,7 +13,9 @@ from vidstill.config import Clip, ConfigError, Data, Run, resolve, validate
 from vidstill.data.annotations import Annotations, read_annotations
 from vidstill.devices import make_fabric, threads
 from vidstill.files import atomic, locked
+from vidstill.models.importing import IMPORTED
 from vidstill.models.registry import VideoModel
+from vidstill.models.released import released_settings
 from vidstill.models.weights import load
 from vidstill.overrides import put_all
 from vidstill.reporting.log import Log
@@ -30,6 +32,7 @@ def test(
     source: str | Path,
     settings: Sequence[str] = (),
     *,
+    recipe: str | Path | None = None,
     clips: int | None = None,
     crops: Literal[1, 3] | None = None,
     report: Report = ignore,
@@ -40,12 +43,15 @@ def test(
     its recipe; predictions.csv, the test's row of metrics.jsonl and report.html of the run are replaced. `data.…`
     settings name other videos: their test or validation videos, or all of them where they are not divided. `clip.…`
     settings change what the model is shown. The result of either goes to `tests/<name>` beside the model, where `name`
-    is that of the data unless it is set. Raises ConfigError where only training videos are named or a class is unknown.
+    is that of the data unless it is set. A released file is tested with the network, classes and views of its `recipe`,
+    on the data of that unless others are named; the result goes to `tests/<file>-<name>`. Raises ConfigError where only
+    training videos are named or a class is unknown.
     """
     path = Path(source)
     home = path if path.is_dir() else path.parent
     own = resolve(home / "config.yaml") if (home / "config.yaml").exists() else None
-    model = load(path)
+    own = released_settings(recipe) if recipe else own
+    model = load(path, recipe=recipe)
     given: dict[str, Any] = {}
     put_all(given, settings, Run)
     changed = _changed(own, given.get("data", {}))
@@ -70,9 +76,11 @@ def test(
         result = task.test(model, split, report, clip)
     folder = home
     if fabric.is_global_zero:
-        if elsewhere or changed or clip:
-            folder = _folder_of(home / "tests", given.get("name") or _name(run, clip, model.input), run)
-        chosen = not elsewhere and not changed and chosen_on_test(run, annotations.splits)
+        if elsewhere or changed or clip or recipe:
+            name = given.get("name") or _name(run, clip, model.input, path.stem if recipe else "")
+            folder = _folder_of(home / "tests", name, run)
+        foreign = recipe or (home / IMPORTED).exists()  # by whatever it was chosen, not by us
+        chosen = not (elsewhere or changed or foreign) and chosen_on_test(run, annotations.splits)
         with locked(folder, busy=f"another process writes into {folder}: wait for it, then test again"):
             record(folder, result, run, split=split, chosen=chosen)
             write_report(folder)
@@ -144,10 +152,11 @@ def _warn_of_training_videos(annotations: Annotations, split: str, own: Run | No
         log.warning("%d of the tested videos are training videos of this run: the figure is too good", seen)
 
 
-def _name(run: Run, clip: Clip | None, usual: Clip) -> str:
-    """Of the folder of a result: the data, and what of the clips is not as usual."""
+def _name(run: Run, clip: Clip | None, usual: Clip, file: str = "") -> str:
+    """Of the folder of a result: the file where it is one of many, the data, and what of the clips is not as usual."""
     root = run.data.root.absolute()
     name = root.stem if root.is_file() else root.name
+    name = f"{file}-{name}" if file else name
     if clip:
         changed = [f"{key}-{value}" for key, value in clip.model_dump().items() if value != getattr(usual, key)]
         name = "-".join([name, *changed])

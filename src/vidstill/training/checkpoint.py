@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -54,13 +55,26 @@ def _refuse_other_settings(run: Run, before: dict[str, Any], folder: Path) -> No
     old, new, usual = (_flat(values) for values in (before, run.model_dump(mode="json"), Run().model_dump(mode="json")))
     old["data.root"], new["data.root"] = (str(Path(each["data.root"]).absolute()) for each in (old, new))
     pairs = {key: (old.get(key, usual.get(key)), new.get(key)) for key in {**new, **old} if key not in FREE}
-    changed = [f"{key} {was!r} → {given!r}" for key, (was, given) in pairs.items() if was != given]
+    different = [key for key, (was, given) in pairs.items() if was != given]
+    if different == ["train.epochs"] and new["train.epochs"] > old["train.epochs"]:
+        raise TrainingError(_way_on(folder, old["train.epochs"], new["train.epochs"], run.name))
+    changed = [f"{key} {pairs[key][0]!r} → {pairs[key][1]!r}" for key in different]
     if changed:
         shown = ", ".join(changed[:3])
         raise TrainingError(
             f"{folder} holds a run with other settings ({shown}{', …' if len(changed) > 3 else ''}): "
             "choose another --name or delete that folder"
         )
+
+
+def _way_on(folder: Path, before: int, epochs: int, name: str) -> str:
+    """For who wants a run to be longer than it was planned."""
+    told = f"{folder} is a run of {before} epochs, and its rates were planned for as many; add to the command"
+    other = f"--name {name}-{epochs}"
+    if not (folder / "best.safetensors").exists():
+        return f"{told} {other} to train {epochs} from the start"
+    best = f"{other} --model.weights {shlex.quote(str(folder))}"
+    return f"{told} {best} to train its best model for {epochs} more, or {other} alone to train {epochs} from the start"
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -37,6 +37,11 @@ from vidstill.training.statistics import precise_statistics, share_statistics
 log = logging.getLogger(__name__)
 
 REPORT_SECONDS = 0.5  # often enough to look alive, rare enough not to stall a GPU
+SHARES = ("mAP", "top1", "top5", "none_below", "data_wait")  # of the figures of an epoch, what is shown in per cent
+
+
+def unwatched(step: int, waited: float) -> None:
+    """A pace that nobody wants to know."""
 
 
 class Span(NamedTuple):
@@ -59,13 +64,15 @@ def fit(
     validates: Callable[[int], bool] = lambda epoch: True,
     provenance: dict[str, Any] | None = None,
     report: Report = ignore,
+    paced: Callable[[int, float], None] = unwatched,
 ) -> None:
     """Train until the end of `span`, by default of `run`, from the checkpoint in `folder` where there is one.
 
     Every epoch makes the `passes` in turn, each over all batches of `loader`; the model of the last one is validated
     and saved. `validates` says after which epochs, from 0, to validate. Writes metrics.jsonl, last.pt after every epoch
     and best.safetensors with best.json after the best one (by the `mAP` or `top1` that `validate` returns; without it
-    after every epoch). `report` hears twice a second of {"what", "done", "total", "detail"}.
+    after every epoch). `report` hears twice a second of {"what", "done", "total", "detail"},
+    `paced` after every step of how many are done, and the seconds that a pass has waited for its data.
 
     What a step computes depends on (seed, step, rank) alone, so that a run stopped anywhere and started again gives the
     same weights as one that was not. Raises TrainingError where the loss is not finite, a loader process dies or the
@@ -193,8 +200,9 @@ def fit(
                     ema.update_parameters(main.bare.model)
                 total = total + fabric.all_reduce(terms["loss"], reduce_op="mean")
                 state["step"], state["loss"][learner.name] = step + 1, total
+                paced(step + 1, speed.waited)
                 due = run.train.save_every and update and (step + 1) % run.train.save_every == 0
-                if speed.due() or due or stopped:
+                if speed.due() or due or stopped or step + 1 == steps:
                     shown = {**{name: value.item() for name, value in terms.items()}, "lr": rate, **speed.summary()}
                     report({"what": "training", "done": step + 1, "total": steps, "detail": _listed(shown)})
                 if (due or (stopped and update)) and not last:
@@ -281,7 +289,9 @@ def _warn_of(found: Sequence[tuple[str, str]], known: set[str], on_error: str) -
 
 
 def _listed(figures: Figures) -> str:
-    return "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
+    shares = [key for key in figures if key.split()[-1] in SHARES]
+    shown = {key: f"{100 * value:.1f} %" if key in shares else f"{value:.4g}" for key, value in figures.items()}
+    return "  ".join(f"{key.replace('_', ' ')} {value}" for key, value in shown.items())
 
 
 def _part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ import torch
 from lightning_fabric import Fabric
 from torch.utils.data import DataLoader
 
-from vidstill.config import ConfigError, Run
+from vidstill.config import ConfigError, Run, missing_run
 from vidstill.data.dataset import TrainClips
 from vidstill.data.loader import EpochBatches, train_loader
 from vidstill.devices import make_fabric, threads
@@ -25,7 +25,9 @@ from vidstill.tasks import task_of
 from vidstill.tasks.task import Report, chosen_on_test, ignore, tested_split
 from vidstill.tasks.testing import record
 from vidstill.training.checkpoint import open_folder, read_checkpoint
-from vidstill.training.loop import Span, fit
+from vidstill.training.estimate import Estimate, Work
+from vidstill.training.loop import Span, fit, unwatched
+from vidstill.training.multigrid import Phase as Part
 from vidstill.training.multigrid import eval_epochs, longest_interval, multigrid_run, norm_splits, short_cycle
 
 log = logging.getLogger(__name__)
@@ -38,6 +40,8 @@ def train(run: Run, report: Report = ignore) -> Path:
     `report` hears of progress: {"what": "training" or "testing", "done", "total", "detail"}, where `detail` is text.
     Raises ConfigError, TrainingError or VideoError, in one line.
     """
+    if problem := missing_run(run):
+        raise ConfigError(problem)
     root = run.data.root.expanduser().absolute()  # so that the folder's settings hold wherever they are read
     run = run.model_copy(update={"data": run.data.model_copy(update={"root": root})})
     fabric = make_fabric(run)
@@ -75,10 +79,15 @@ def train(run: Run, report: Report = ignore) -> Path:
         for each in passes:
             provenance |= each.objective.provenance
         validate = task.validate if task.splits.get("val") else None
+        estimate: Estimate | None = None
         for phase in phases_of(run, fabric, clips, task.workers, done=(read_checkpoint(folder) or {"step": 0})["step"]):
+            if estimate is None and fabric.is_global_zero:
+                work = _work(run, phase, len(passes), fabric.world_size, task.splits)
+                estimate = Estimate(run, work, len(model.classes or []), fabric.device)
             split_norms(model, phase.splits)
             fit(phase.run, fabric, passes, phase.loader, folder, span=phase.span, validates=phase.validates,
-                validate=validate, provenance=provenance, report=report)  # fmt: skip
+                validate=validate, provenance=provenance, report=report,
+                paced=estimate.step if estimate else unwatched)  # fmt: skip
             del phase  # its loader processes end before those of the next phase, or of the test, start
         fabric.barrier()
         result = task.test(load(folder).to(fabric.device), split, report) if split else None
@@ -97,6 +106,18 @@ class Phase(NamedTuple):
     span: Span
     splits: int  # of batch norms
     validates: Callable[[int], bool]
+    steps: int  # of a pass, in the whole run
+
+
+def _work(run: Run, phase: Phase, passes: int, processes: int, splits: dict[str, Any]) -> Work:
+    batches: EpochBatches = phase.loader.batch_sampler  # type: ignore[assignment]
+    last = phase.run.train.epochs - 1
+    tested = len(splits.get(tested_split(splits) or "", ()))
+    return Work(
+        steps=phase.steps * passes, sweep=len(batches) * passes, several=passes > 1, clips=batches.batch * processes,
+        validations=sum(phase.validates(epoch) or epoch == last for epoch in range(last + 1)),
+        validated=len(splits.get("val", ())), tested=tested * run.test.clips * run.test.crops,
+    )  # fmt: skip
 
 
 def phases_of(run: Run, fabric: Fabric, clips: TrainClips, workers: int, done: int = 0) -> Iterator[Phase]:
@@ -104,6 +125,7 @@ def phases_of(run: Run, fabric: Fabric, clips: TrainClips, workers: int, done: i
     whole, planned = multigrid_run(run)
     every = run.train.validate_every
     validated = eval_epochs(planned) if run.multigrid.long else set(range(every - 1, whole.train.epochs, every))
+    spans: list[tuple[Part, EpochBatches, Span]] = []
     epoch = step = 0
     for part in planned:
         end = min(part.end, whole.train.epochs)  # some releases plan more than they train
@@ -112,9 +134,10 @@ def phases_of(run: Run, fabric: Fabric, clips: TrainClips, workers: int, done: i
         batch = run.train.batch * part.scale
         cycle = short_cycle(batch, part.size, run.clip.size) if run.multigrid.short else None
         batches = EpochBatches(len(clips), batch, run.seed, fabric.global_rank, fabric.world_size, cycle)
-        span = Span(epoch, step, end)
+        spans.append((part, batches, Span(epoch, step, end)))
         epoch, step = end, step + len(batches) * (end - epoch)
-        if done and done >= step:
+    for part, batches, span in spans:
+        if done and done >= span.step + len(batches) * (span.end - span.epoch):
             continue
         shaped = dataclasses.replace(
             clips,
@@ -123,11 +146,11 @@ def phases_of(run: Run, fabric: Fabric, clips: TrainClips, workers: int, done: i
             full_size=run.clip.size,
         )
         loader = train_loader(shaped, batches, workers=workers, start=run.train.start, pin=fabric.device.type == "cuda")
-        splits = norm_splits(batch, run.multigrid.norm_batch) if run.multigrid.long else 1
+        splits = norm_splits(batches.batch, run.multigrid.norm_batch) if run.multigrid.long else 1
         if len(planned) > 1:
             log.info("epochs %d to %d: %d frames of %d², %d clips a process, batch norm of %d parts",
-                     span.epoch + 1, span.end, part.frames, part.size, batch, splits)  # fmt: skip
-        yield Phase(whole, loader, span, splits, validated.__contains__)
+                     span.epoch + 1, span.end, part.frames, part.size, batches.batch, splits)  # fmt: skip
+        yield Phase(whole, loader, span, splits, validated.__contains__, step)
 
 
 @contextlib.contextmanager

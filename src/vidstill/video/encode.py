@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable
 from contextlib import suppress
@@ -18,7 +19,8 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from vidstill.files import partial_beside
 from vidstill.video.index import reason
-from vidstill.video.source import VideoError
+from vidstill.video.sound import Sound
+from vidstill.video.source import Source, VideoError
 
 
 class VideoWriter:
@@ -27,7 +29,8 @@ class VideoWriter:
     The file appears under its name only when the `with` block ends well; until then there is a hidden file beside it,
     which an error removes. MP4 is H.264 in yuv420p, whose sides are even: the last row or column of an odd frame is
     repeated; it starts with its index, so that it plays while it loads. `crf`, `gop` (frames between key frames) and
-    `preset` are libx264's. GIF has a palette for every frame, counts hundredths of a second and ignores these three.
+    `preset` are libx264's. `sound` is a file whose sound an MP4 gets, up to `sound_end` seconds (see `Sound`). GIF has
+    a palette for every frame, counts hundredths of a second and ignores all these.
 
     Raises ValueError for another suffix or an unfit frame, VideoError where the file cannot be written.
     """
@@ -40,6 +43,8 @@ class VideoWriter:
         crf: int = 20,
         gop: int | None = None,
         preset: str = "veryfast",
+        sound: Source | None = None,
+        sound_end: float | None = None,
     ) -> None:
         self.path = Path(path)
         self.suffix = self.path.suffix.lower()
@@ -58,6 +63,8 @@ class VideoWriter:
         self.container: Any = None
         self.stream: Any = None
         self.palette: Any = None
+        self.sound_source, self.sound_end = sound, sound_end
+        self.sound: Sound | None = None
 
     def __enter__(self) -> VideoWriter:
         try:
@@ -94,6 +101,8 @@ class VideoWriter:
             codec = self.stream.codec_context
             codec.colorspace, codec.color_range = Colorspace.ITU601, ColorRange.MPEG  # what the conversion makes
             codec.thread_count = 1
+            if self.sound_source is not None:
+                self.sound = Sound(self.container, self.sound_source, self.sound_end)
         else:
             self.stream = self.container.add_stream("gif", rate=self.rate)
             self.stream.width, self.stream.height, self.stream.pix_fmt = width, height, "pal8"
@@ -111,6 +120,13 @@ class VideoWriter:
             self.palette.push(picture)
             picture = self.palette.pull()
         self.container.mux(self.stream.encode(picture))
+        if self.sound is not None:
+            self.sound.write(self.count / float(self.rate))
+
+    def end_sound(self, seconds: float) -> None:
+        """Let the sound end there, if it has not been written yet."""
+        if self.sound is not None:
+            self.sound.end = min(self.sound.end, seconds)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -121,6 +137,8 @@ class VideoWriter:
         finally:
             with suppress(OSError, ValueError, FFmpegError):
                 self.container.close()
+            if self.sound is not None:
+                self.sound.close()
             self.part.unlink(missing_ok=True)
 
     def _finish(self) -> None:
@@ -128,6 +146,8 @@ class VideoWriter:
             raise VideoError(f"{self.path}: cannot be written: no frame was given")
         try:
             self.container.mux(self.stream.encode(None))
+            if self.sound is not None:
+                self.sound.write(math.inf)
             self.container.close()
             self.part.replace(self.path)
         except (OSError, FFmpegError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -40,6 +41,9 @@ PROTOCOLS = (
 
 # Two 8K pictures, one above the other, as stereo video has; a damaged header may state anything
 MOST_PIXELS = 8192 * 8192
+
+# What `vidstill.video.intra` writes as comment of a file: the rate and ticks of the video that it was made of
+_INTRA = re.compile(r"vidstill intra frames, fps ([\d.e+-]+), ticks (\d+)")
 
 # Frames per second that a clock may have: a time lapse, a high-speed camera
 _SLOWEST, _FASTEST = 1e-4, 1e5
@@ -140,6 +144,8 @@ def check_file(path: File) -> os.stat_result:
 @lru_cache(maxsize=8192)  # up to 7 kB for a 10 s clip
 def _scan(path: str, size: int, mtime: int) -> Index:
     with open_video(path) as (container, stream):
+        if stated := _stated(container, stream, size):
+            return stated
         codec, trial = stream.codec_context, Trial(stream)
         turns = not {"mov", "matroska"}.isdisjoint(container.format.name.split(","))
         first: tuple[int, int, Orientation] | None = None
@@ -176,6 +182,37 @@ def _scan(path: str, size: int, mtime: int) -> Index:
             of_frames = None
         beginnings = np.empty(0, np.int64) if of_frames is None or times is None else times[np.array(keys) & ~absent]
         return Index(info, plan, of_frames, np.sort(beginnings), tick)
+
+
+def intra_mark(fps: float, ticks: int) -> str:
+    return f"vidstill intra frames, fps {float(fps)!r}, ticks {ticks}"
+
+
+def stated_seconds(path: File) -> float:
+    """From the first frame to the end of the last one, of a file with `intra_mark`; 0 for any other."""
+    with open_video(path) as (container, stream):
+        stated = _stated(container, stream, check_file(path).st_size)
+    return float(stated.seconds[-1] + 1 / stated.info.fps) if stated and stated.seconds is not None else 0.0
+
+
+def _stated(container: Any, stream: Any, size: int) -> Index | None:
+    """The index of a file of key frames that this package wrote and decoded once: its header states it, so that no
+    packet is read. None for any other file."""
+    mark = _INTRA.fullmatch(container.metadata.get("comment", ""))
+    codec, tick = stream.codec_context, float(stream.time_base or 0)
+    if not mark or codec.name != "mjpeg" or not tick:
+        return None
+    entries = [(e.pos, e.timestamp, e.size) for e in stream.index_entries if e.is_keyframe and not e.is_discard]
+    if not entries or len(entries) != len(stream.index_entries):
+        return None
+    positions, stamps, sizes = np.array(entries, np.int64).T
+    rising = (np.diff(positions) > 0).all() and (np.diff(stamps) > 0).all()
+    if not rising or sizes.min() <= 0 or positions[-1] + sizes[-1] > size:
+        return None
+    every = np.arange(len(entries), dtype=np.int32)
+    plan = Plan(every, every, np.zeros(len(entries), bool), stamps, positions)
+    info = VideoInfo(len(entries), float(mark[1]), codec.width, codec.height, 0, "mjpeg", int(mark[2]))
+    return Index(info, plan, stamps, stamps, tick)
 
 
 def _int64(values: list[int | None]) -> np.ndarray | None:

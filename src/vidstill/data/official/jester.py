@@ -1,28 +1,44 @@
-"""Jester: numbered videos, and lists of train and validation."""
+"""Jester: numbered videos; the lists of its makers, or those of Efficient-3DCNNs."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from vidstill.config import Data
-from vidstill.data.official.finding import needed
-from vidstill.data.rows import Listing, Row, stem, walk
+from vidstill.data.official.finding import by_stem, lists_folder, needed
+from vidstill.data.official.twentybn import FPS, Lists, read_lists
+from vidstill.data.rows import Listing, Row
 from vidstill.labels import class_names, read_text
 
-JESTER = "vallist.txt"  # file that tells it
+JESTER = Lists("jester-v1", ".csv", "Swiping Left")
+NUMBERED = "vallist.txt"  # file that tells the lists of Efficient-3DCNNs
+
+
+def has_jester(data: Data) -> bool:
+    return lists_folder(data, NUMBERED) is not None or JESTER.are_there(data)
 
 
 def read_jester(data: Data) -> Listing:
-    """`trainlist.txt` and `vallist.txt` (`34870 2`) with `classInd.txt`; video 34870 is any `34870.*` in `root`.
+    """`jester-v1-{train,validation,labels}.csv` (`34870;Drumming Fingers`), `labels/train.csv` and so on of 2022, or
+    `trainlist.txt` and `vallist.txt` (`34870 2`).
 
-    Without a class file the 27 names are in alphabetical order. Ids are taken as counted from 1 where the least is 1
-    and the greatest is the number of classes; a note says so.
+    Video 34870 is any `34870.*`, or the folder of frames of this name, anywhere in `root`; frames are 12 per second.
     """
-    folder = needed(data, JESTER, "trainlist.txt and vallist.txt")
+    if lists_folder(data, NUMBERED) or not JESTER.are_there(data):
+        return _read_numbered(data)
+    index = JESTER.file(JESTER.needed(data), "labels")
+    return read_lists(data, JESTER, class_names(index if index.is_file() else "jester"), fps=FPS)
+
+
+def _read_numbered(data: Data) -> Listing:
+    """`trainlist.txt` and `vallist.txt` with `classInd.txt`; without a class file the 27 names are in alphabetical
+    order. Ids are taken as counted from 1 where the least is 1 and the greatest is the number of classes; a note says
+    so."""
+    folder = needed(data, NUMBERED, "jester-v1-train.csv, nor trainlist.txt and vallist.txt,")
     index = folder / "classInd.txt"
     classes = class_names(index) if index.is_file() else sorted(class_names("jester"))
     left_out: list[str] = []
-    files = {stem(path): path for path in walk(data.root, left_out)}
+    files = by_stem(data.root, left_out)
     listed: dict[str, list[tuple[Path, int, str, int]]] = {}
     for split in ("train", "val"):
         source = folder / f"{split}list.txt"
@@ -48,4 +64,4 @@ def read_jester(data: Data) -> Listing:
         for split, found in listed.items()
     }
     notes = [f"class ids count from 1 in {folder}: 1 is {classes[0]}"] if first else []
-    return Listing(rows, classes, notes=notes, left_out=left_out)
+    return Listing(rows, classes, notes=notes, left_out=left_out, fps=FPS)

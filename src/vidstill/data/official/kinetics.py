@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from vidstill.config import Data
 from vidstill.data.lists import base, given_lists, placed
-from vidstill.data.rows import SPLITS, UNDIVIDED, Listing, Row, stem, walk
+from vidstill.data.official.present import Present, uncut
+from vidstill.data.rows import SPLITS, UNDIVIDED, Listing, stem
 from vidstill.labels import read_text
 
 
@@ -25,14 +26,17 @@ def read_kinetics(data: Data) -> Listing:
 
     The split of a row is that of the setting, else of the file's name (`validate.csv`), else of its column. Published
     figures are on the validation list: a test list that is merely there is left out, one given as `data.test` counts.
-    Videos are `<id>_<start:06d>_<end:06d>` or `<id>` with any suffix, anywhere in `root`. Some of Kinetics is always
-    gone from YouTube: videos that are not there are left out, with a note. Raises ValueError where none is there.
+    Videos are `<id>_<start:06d>_<end:06d>`, cut to the clip, or `<id>`, with any suffix, anywhere in `root`; of an
+    `<id>` that lasts longer than the clip its stretch is taken. Files in a folder `replacement…` stand for others of
+    the same id. Some of Kinetics is always gone from YouTube: videos that are not there are left out, with a note.
+    Raises ValueError where none is there.
     """
     tables: dict[Path, str | None] = {
         path: None if split == UNDIVIDED else split for split, path in given_lists(data).items()
     }
-    if wrong := [path for path in tables if not is_kinetics(path)]:
-        raise ValueError(f"{wrong[0]}: {_NO_KINETICS}")
+    for table in tables:
+        if "label" not in _columns(table):
+            raise ValueError(f"{table}: {_NO_LABELS if is_kinetics(table) else _NO_KINETICS}")
     if set(tables.values()) <= {"test"}:
         given = {path.resolve() for path in tables}
         found = [path for path in _kinetics_tables(data) if path.resolve() not in given]
@@ -42,48 +46,49 @@ def read_kinetics(data: Data) -> Listing:
     entries = [entry for table, split in tables.items() for entry in _kinetics_entries(table, split)]
     parts = [entry.split for entry in entries]
     unasked = "test" if data.test is None and "val" in parts and "test" in parts else None
-    root, left_out = base(data), list[str]()
-    files = {stem(path): path for path in walk(root, left_out)}
-    rows: dict[str, dict[str, Row]] = {}
-    gone: dict[str, list[str]] = {}
-    for split, table, line, cells in entries:
-        if split == unasked:
-            continue
-        label, clip, where = cells.get("label"), cells.get("youtube_id"), f"{table} line {line}"
-        if not label or not clip:
-            raise ValueError(f"{where}: label or youtube_id is empty")
-        start, end = (_second(cells, column, where) for column in ("time_start", "time_end"))
-        name = f"{clip}_{start:06}_{end:06}"
-        path = files.get(name) or files.get(clip)
-        if path is None:
-            gone.setdefault(split, []).append(name)
-        else:
-            place = path.relative_to(root).as_posix()
-            rows.setdefault(split, {})[name] = Row(path, place, label, table, line=line, group=clip)
-    if not rows:
-        example = next(iter(gone.values()))[0] if gone else "<id>_<start>_<end>"
-        raise ValueError(
-            f"no video of {', '.join(map(str, tables))} is in {root}, neither {example}.mp4 nor {example[:-14]}.mp4"
+    wanted = list({(entry.split, entry.name): entry for entry in entries if entry.split != unasked}.values())
+    present = Present(base(data))
+    corrected = _replacements(present, wanted)
+    whole = {
+        path: float(entry.end - entry.start)
+        for entry in wanted
+        if entry.name not in present.files and (path := present.files.get(entry.clip))
+    }
+    long = uncut(whole)
+    for entry in wanted:
+        path = corrected.get(entry.name) or present.find(entry.name, entry.clip)
+        stretch = {"start": entry.start, "end": entry.end} if path in long else {}
+        if stretch and entry.end <= entry.start:
+            raise ValueError(f"{entry.table} line {entry.line}: ends at {entry.end} s, but starts at {entry.start} s")
+        present.add(
+            entry.split, path, entry.name, entry.label, entry.table, line=entry.line, group=entry.clip, **stretch
         )
-    notes = [
-        f"{split}: {len(stems)} of {len(stems) + len(rows.get(split, ()))} listed videos are not in {root} and left "
-        f"out, the first {stems[0]}"
-        for split, stems in gone.items()
-    ]
+    listing = present.listing(
+        next(iter(tables)), lambda name: f"{name or '<id>_<start>_<end>'}.mp4 and {name[:-14] or '<id>'}.mp4"
+    )
+    if corrected:
+        listing.notes.append(f"{len(corrected)} videos are taken from the folder of replacements of corrupted ones")
     if unasked:
-        notes.append(
+        listing.notes.append(
             f"test: {parts.count(unasked)} listed videos are not used, as published figures are on the validation "
             "list; to test on them give data.test, their list"
         )
-    return Listing({split: list(found.values()) for split, found in rows.items()}, notes=notes, left_out=left_out)
+    return listing
 
 
 def is_kinetics(path: Path) -> bool:
     """Whether a csv file has the columns of Kinetics."""
+    columns = _columns(path)
+    return {"label", "youtube_id"} <= columns or (columns >= _UNLABELLED and "Tags" not in columns)
+
+
+def _columns(path: Path) -> set[str]:
     with path.open(encoding="utf-8-sig", errors="replace") as file:
-        return {"label", "youtube_id"} <= {cell.strip('" \n') for cell in file.readline().split(",")}
+        return {cell.strip('" \r\n') for cell in file.readline().split(",")}
 
 
+_UNLABELLED = {"youtube_id", "time_start", "time_end"}
+_NO_LABELS = "has no column label: the labels of this test list are not published; validate on val.csv"
 _NO_KINETICS = (
     "no csv with the columns label,youtube_id,time_start,time_end,split, there or in annotations/; class folders are "
     "data.format folders, path,label lists data.format csv"
@@ -91,22 +96,55 @@ _NO_KINETICS = (
 
 
 def _kinetics_tables(data: Data) -> list[Path]:
+    """In the folder itself, in CVDF's `annotations`, or in `kinetics700_2020`, as DeepMind's archive unpacks."""
     folder = placed(data, data.splits) if data.splits else data.root
-    found = (path for pattern in ("*.csv", "annotations/*.csv") for path in sorted(folder.glob(pattern)))
-    return [path for path in found if is_kinetics(path)]
+    for patterns in (("*.csv", "annotations/*.csv"), ("kinetics*/*.csv", "annotations/deepmind/*/*.csv")):
+        found = (path for pattern in patterns for path in sorted(folder.glob(pattern)))
+        if tables := [path for path in found if is_kinetics(path) and "label" in _columns(path)]:
+            return tables
+    return []
 
 
 class _Entry(NamedTuple):
+    """A row of a table, with its times in whole seconds."""
+
     split: str
     table: Path
     line: int
-    cells: dict[str, str]
+    label: str
+    clip: str
+    start: int
+    end: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.clip}_{self.start:06}_{self.end:06}"
 
 
 def _kinetics_entries(table: Path, split: str | None) -> Iterator[_Entry]:
     reader = csv.DictReader(read_text(table).split("\n"))
     for cells in reader:
-        yield _Entry(split or _split_of(cells, f"{table} line {reader.line_num}"), table, reader.line_num, cells)
+        where = f"{table} line {reader.line_num}"
+        label, clip = cells.get("label"), cells.get("youtube_id")
+        if not label or not clip:
+            raise ValueError(f"{where}: label or youtube_id is empty")
+        start, end = (_second(cells, column, where) for column in ("time_start", "time_end"))
+        yield _Entry(split or _split_of(cells, where), table, reader.line_num, label, clip, start, end)
+
+
+def _replacements(present: Present, entries: list[_Entry]) -> dict[str, Path]:
+    """Name → the file of CVDF's `replacement/replacement_for_corrupted_k400` that stands for it.
+
+    They are called as the clip, or begin with the id, as CVDF's own script matches them.
+    """
+    found = {
+        stem(path): path
+        for path in present.paths
+        if any(part.startswith("replacement") for part in path.relative_to(present.root).parts[:-1])
+    }
+    by_id = {name[:11]: path for name, path in found.items()}
+    wanted = {entry.name: found.get(entry.name) or by_id.get(entry.clip) for entry in entries} if found else {}
+    return {name: path for name, path in wanted.items() if path is not None}
 
 
 def _second(entry: dict[str, str], column: str, where: str) -> int:
