@@ -203,12 +203,13 @@ class _Activation(NamedTuple):
     plain: Callable[[Tensor], Tensor]
     fused: tuple[str, list[float], str]  # oneDNN's name, bounds and algorithm
     layer: type[nn.Module] | None = None
+    in_place: Callable[[Tensor], Tensor] | None = None
 
 
 ACTIVATIONS = {
     "none": _Activation(lambda x: x, ("none", [], "")),
-    "relu": _Activation(F.relu_, ("relu", [], ""), nn.ReLU),
-    "relu6": _Activation(lambda x: F.hardtanh_(x, 0.0, 6.0), ("hardtanh", [0.0, 6.0], ""), nn.ReLU6),
+    "relu": _Activation(F.relu, ("relu", [], ""), nn.ReLU, F.relu_),
+    "relu6": _Activation(F.relu6, ("hardtanh", [0.0, 6.0], ""), nn.ReLU6, lambda x: F.hardtanh_(x, 0.0, 6.0)),
     "silu": _Activation(F.silu, ("swish", [], ""), nn.SiLU),
     "hardswish": _Activation(F.hardswish, ("hardswish", [], ""), nn.Hardswish),
     "hardsigmoid": _Activation(F.hardsigmoid, ("hardsigmoid", [], ""), nn.Hardsigmoid),
@@ -217,8 +218,10 @@ ACTIVATIONS = {
 
 
 def activate(x: Tensor, act: str) -> Tensor:
-    """Some in place: whatever comes out of a norm or a sum is nobody else's."""
-    return ACTIVATIONS[act].plain(x)
+    """In place where it can be: whatever comes out of a norm or a sum is nobody else's. With gradients it is no faster,
+    and of a view, as convolutions give them, it makes autograd copy the gradient three times."""
+    known = ACTIVATIONS[act]
+    return known.plain(x) if x.requires_grad or known.in_place is None else known.in_place(x)
 
 
 def _activation(layer: nn.Module) -> str | None:
