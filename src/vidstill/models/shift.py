@@ -243,7 +243,7 @@ def tsm_efficientnet_lite2(num_classes: int = 400, **options: Any) -> ShiftNet:
 
 @register_model
 def tsm_mobilenetv2(num_classes: int = 400, **options: Any) -> ShiftNet:
-    """MobileNetV2 with shifts; K400 69.5 with 8 frames (TSM's release)."""
+    """MobileNetV2 with shifts, as TSM has it."""
     model = ShiftNet(num_classes, MOBILENETV2, Conv3d, 1e-5, **options)
     model.input = Clip(frames=8, size=224, interval=1, sampling="tsm_segments")
     return model
