@@ -1,5 +1,6 @@
 """Recipes, overrides and their errors."""
 
+import ast
 import re
 import shlex
 import time
@@ -8,7 +9,9 @@ from typing import get_args
 
 import pytest
 import yaml
+from pydantic import BaseModel
 
+import vidstill
 from vidstill.config import (
     FORMER_NAMES,
     Clip,
@@ -204,6 +207,20 @@ def test_files_with_former_names_of_samplings_and_views_are_read() -> None:
         assert getattr(resolve(None, [f"--clip.{field}", former]).clip, field) == present
     with pytest.raises(ValueError, match="sampling"):
         Clip.model_validate({"sampling": ["sparse"]})
+
+
+def test_every_setting_is_read_somewhere() -> None:
+    """Of a setting that nothing reads a person would think that it works. Read means `section.name`."""
+    read = set()
+    for path in Path(vidstill.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if path.name != "config.py" else ():
+            if isinstance(node, ast.Attribute) and not (isinstance(node.value, ast.Name) and node.value.id == "self"):
+                read.add(node.attr)
+    for name, field in Run.model_fields.items():
+        section = field.annotation
+        is_section = isinstance(section, type) and issubclass(section, BaseModel)
+        unread = (section.model_fields if is_section else {name: field}).keys() - read - {"out"}  # through run.folder
+        assert not unread, f"{name}: nothing reads {', '.join(sorted(unread))}"
 
 
 @pytest.mark.parametrize("recipe", recipe_names())

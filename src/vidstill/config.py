@@ -67,7 +67,9 @@ class Model(Section):
 
     name: str = Field("vfl_net", description="a network of `vidstill models`")
     options: dict[str, Any] = Field(default_factory=dict, description="constructor overrides, e.g. {width: 32}")
-    weights: str | None = Field(None, description="file, run folder or hf://owner/repo/file to start from")
+    weights: str | None = Field(
+        None, description="what to start from: file, run folder, a name from `vidstill weights`, hf://owner/repo/file"
+    )
     head: Literal["error", "fresh"] = Field("fresh", description="a classifier of another size: refuse or draw anew")
 
 
@@ -238,6 +240,7 @@ class Train(Section):
     )
     workers: int | None = Field(None, ge=0, description="loader processes per training process; null: by the cores")
     start: Literal["fork", "spawn", "forkserver"] | None = Field(None, description="how loader processes start")
+    freeze_norms: bool = Field(False, description="batch norms keep the statistics of the starting weights")
     precise_norms: int = Field(0, ge=0, description="batches that measure batch norms anew after every epoch")
     validate_every: int = Field(1, ge=1, description="epochs between validations; always after the last")
     save_every: int = Field(0, ge=0, description="steps between checkpoints inside an epoch; 0: only after epochs")
@@ -246,6 +249,8 @@ class Train(Section):
     def _consistent(self) -> Train:
         if self.accelerator == "cpu" and self.precision == "fp16":
             raise ValueError("train.precision fp16 needs a GPU: with train.accelerator cpu use fp32 or bf16")
+        if self.freeze_norms and self.precise_norms:
+            raise ValueError("train.freeze_norms keeps statistics that train.precise_norms measures anew: choose one")
         if self.strategy == "fsdp" and self.ema is not None:
             raise ValueError("train.strategy fsdp shards the weights and train.ema keeps a whole copy: choose one")
         return self

@@ -12,11 +12,12 @@ import torch
 from conftest import Plug
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from vidstill.config import Clip
 from vidstill.inference import overlay
 from vidstill.inference.overlay import ACCENT, GROUND, annotate, draw, record
-from vidstill.inference.predictor import Prediction, Predictor, WindowScores
+from vidstill.inference.predictor import Prediction, Predictor, WindowScores, predict
 from vidstill.inference.unknown import NONE
 from vidstill.models.registry import create_model
 from vidstill.video.decode import Frame, VideoError, count_frames, probe, read_frames
@@ -293,3 +294,18 @@ def test_a_recording_of_nothing_leaves_no_file(predictor: Predictor, tmp_path: P
     with pytest.raises(KeyboardInterrupt):
         record(predictor, "camera:0", tmp_path / "out.mp4")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_frame_folder_is_as_long_as_its_rate_says(tmp_path: Path) -> None:
+    model = create_model("vfl_net", 2, width=8, depths=(1, 1), focal_levels=(1, 1), focal_windows=(3, 3))
+    model.classes, model.input = ["dark", "light"], Clip(frames=4, size=32)
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for number in range(1, 25):
+        Image.fromarray(np.full((32, 32, 3), 9 * number, np.uint8)).save(folder / f"{number:05}.png")
+    (prediction,), failures = predict(model, str(folder), fps=8)
+    assert not failures
+    assert prediction.windows[-1].end == pytest.approx(3)
+    annotate(folder, prediction, tmp_path / "a.mp4", fps=8)
+    info = probe(tmp_path / "a.mp4")
+    assert (info.frames, info.fps) == (24, 8)

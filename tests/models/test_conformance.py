@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 import vidstill
 from vidstill.config import Clip
@@ -33,6 +34,7 @@ DUAL = {
 }  # fmt: skip
 FOCAL = {"width": 8, "depths": (1, 2), "focal_levels": (2, 1), "focal_windows": (3, 3), "init_std": 0.15}
 RESNET = {"width": 8, "depths": (1, 1, 1, 1), "beta": 4}
+ODD = [(4, 32, 32), (1, 47, 65)]
 ANY, MULTIPLES, LONG = [(4, 32, 32), (3, 48, 64)], [(4, 32, 32), (8, 48, 64)], [(16, 32, 32), (19, 48, 64)]
 SMALL: dict[str, tuple[dict[str, Any], list[tuple[int, int, int]]]] = {  # options; frames, height, width
     "dualformer_tiny": (DUAL, [(8, 64, 64), (5, 47, 70)]),
@@ -58,6 +60,10 @@ SMALL: dict[str, tuple[dict[str, Any], list[tuple[int, int, int]]]] = {  # optio
     "shufflenet_3d": ({"width": 0.25}, [(16, 32, 32), (32, 48, 64)]),
     "shufflenetv2_3d": ({"width": 0.25}, LONG),
     "mobilenetv2_3d": ({"width": 0.25}, LONG),
+    "tsm_efficientnet_lite0": ({"width": 0.25}, ODD),
+    "tsm_efficientnet_lite1": ({"width": 0.25, "shift": 0.25, "online": True}, ODD),
+    "tsm_efficientnet_lite2": ({"width": 0.25, "shift": 0.0}, ODD),
+    "tsm_mobilenetv2": ({"width": 0.25}, ODD),
 }
 NAMES = list_models()
 EVERY = pytest.mark.parametrize("name", NAMES)
@@ -400,3 +406,17 @@ def test_a_cpu_without_bfloat16_stays_in_float32(monkeypatch: pytest.MonkeyPatch
     for name in NAMES:
         ours = create_model(name, **SMALL[name][0]).optimise_for_inference(bf16=True)
         assert next(ours.parameters()).dtype == torch.float32
+
+
+@EVERY
+def test_frozen_norms_keep_their_statistics_and_learn_their_scales(name: str) -> None:
+    model = drawn(name)
+    model.freeze_norms = True
+    model.train()
+    norms = [each for each in model.modules() if isinstance(each, _BatchNorm)]
+    before = [buffer.clone() for buffer in model.buffers()]
+    model(clips(shape_of(name))).square().sum().backward()
+    assert all(torch.equal(*pair) for pair in zip(before, model.buffers(), strict=True))
+    assert all(norm.weight is None or norm.weight.grad is not None for norm in norms)
+    model.freeze_norms = False
+    assert all(norm.training for norm in model.train().modules())

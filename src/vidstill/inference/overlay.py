@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from vidstill.evaluation.metrics import per_cent
 from vidstill.inference.live import is_live
 from vidstill.inference.predictor import Prediction, Predictor, Ranked, Report, WindowScores, ignore
+from vidstill.inference.sources import timed
 from vidstill.inference.window import Window
 from vidstill.video.decode import Frame, VideoError, iter_frames, probe
 from vidstill.video.encode import VideoWriter
@@ -34,6 +35,7 @@ def annotate(
     *,
     window: Window | None = None,
     seconds: float | None = None,
+    fps: float | None = None,
     top_k: int = 3,
     report: Report = ignore,
 ) -> None:
@@ -41,18 +43,19 @@ def annotate(
     of each moment, the time and the speed of processing.
 
     Scores change gradually from window to window. Small videos are enlarged; an .mp4 keeps the sound. `seconds` is how
-    much of it. A window that is closed ends it, unless there is a file to finish. `report` hears of {"what", "done",
-    "total"}. Raises VideoError where the one cannot be read or the other not written.
+    much of it, `fps` the rate of a frame folder. A window that is closed ends it, unless there is a file to finish.
+    `report` hears of {"what", "done", "total"}. Raises VideoError where the one cannot be read, or the other written.
     """
     if is_live(str(source)):
         raise VideoError(f"{source}: a live source cannot be read again; `record` labels and writes it in one go")
     if path is not None and Path(source).resolve() == Path(path).resolve():
         raise VideoError(f"{path}: would replace the video itself by its annotated copy; give another name")
-    info = probe(source)
+    video = timed(source, fps)
+    info = probe(video)
     length = min(info.seconds, math.inf if seconds is None else seconds)
     total = math.ceil(length * info.fps)
     with Outputs(path, info.fps, window, sound=source, seconds=seconds) as outputs:
-        for frame in iter_frames(source):
+        for frame in iter_frames(video):
             if (seconds is not None and frame.seconds >= seconds) or (outputs.closed and path is None):
                 break
             ranked = prediction.named(prediction.at(frame.seconds), top_k)

@@ -50,7 +50,7 @@ def open_stream(
         return _array_stream(source, fps)
     name = str(source)
     if not is_live(name):
-        video = Video(Path(name), fps=fps) if is_frame_folder(name) else source
+        video = timed(source, fps)
         info = probe(video)
         frames = iter_frames(video, short_side=short_side)
         return Stream(name, frames, Timing(info.fps, info.ticks), info.seconds)
@@ -58,6 +58,11 @@ def open_stream(
     live = Live(arriving) if never_waits(name) else None
     timing, frames = _measured(live or arriving) if measure else (Timing(0), live or arriving)
     return Stream(name, frames, timing, live=live)
+
+
+def timed(source: str | Path, fps: float | None) -> str | Path | Video:
+    """A frame folder with its rate; a file, which has its own, as it is."""
+    return Video(Path(source), fps=fps) if fps and is_frame_folder(source) else source
 
 
 def find_sources(source: str | Path) -> list[str]:

@@ -75,10 +75,14 @@ CATALOGUE = {
     "shufflenet_3d": Entry("light3d", 1_329_304, 0.188, _LIGHT),
     "shufflenetv2_3d": Entry("light3d", 1_709_180, 0.186, _LIGHT),
     "mobilenetv2_3d": Entry("light3d", 2_866_448, 0.519, _LIGHT),
+    "tsm_efficientnet_lite0": Entry("shift", 3_883_408, 3.07, _SLOW),
+    "tsm_efficientnet_lite1": Entry("shift", 4_648_080, 4.79, "8x240²"),
+    "tsm_efficientnet_lite2": Entry("shift", 5_323_472, 6.87, "8x260²"),
+    "tsm_mobilenetv2": Entry("shift", 2_736_272, 2.40, _SLOW),
 }
 CLASSES = {
     "K400": 400, "K600": 600, "SSv2": 174, "ActivityNet": 200, "Diving48": 48, "HMDB51": 51, "UCF101": 101, "UCF50": 50,
-    "Jester": 27, "embedded": 8, "Hockey Fights": 2, "UT-Interaction": 6,
+    "Jester": 27, "embedded": 8, "Hockey Fights": 2, "UT-Interaction": 6, "small folder": 10,
 }  # fmt: skip
 # Class lists of released files by data set, for sources that have another order under their name. That of DVFL-Net's
 # HMDB51 files is not known.
@@ -95,6 +99,7 @@ LISTS = {
 TRAINING_VIDEOS = {
     "K400": 240_000, "K600": 380_000, "SSv2": 168_913, "ActivityNet": 10_024, "Diving48": 15_027, "HMDB51": 3_570,
     "UCF101": 9_537, "UCF50": 5_300, "Jester": 118_562, "embedded": 480, "Hockey Fights": 800, "UT-Interaction": 65,
+    "small folder": 100,
 }  # fmt: skip
 
 

@@ -59,6 +59,10 @@ class Conv3d(Packs, nn.Conv3d):
     def forward(self, x: Tensor) -> Tensor:
         return conv_norm(x, self)
 
+    def surround(self, x: Tensor) -> Tensor:
+        """x with the zeros that are not the same on both sides."""
+        return _after_zeros(x, self.before) if self.before else x
+
     def geometry(self) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor], slice]:
         """How to see (B,C,T,H,W) so that the kernel has the fewest axes, the way back, and which axes those are."""
         if self.kernel_size[0] == self.stride[0] == 1:
@@ -85,7 +89,7 @@ def conv_norm(
 
     A norm in eval mode is folded where there are fewer weights than places for them.
     """
-    x = _after_zeros(x, conv.before) if conv.before else x
+    x = conv.surround(x)
     see, back, axes = conv.geometry()
     geometry = conv.padding[axes], conv.stride[axes], conv.dilation[axes], conv.groups
     kernel: Kernel | None = conv.prepacked(norm, x)
@@ -199,12 +203,13 @@ class _Activation(NamedTuple):
     plain: Callable[[Tensor], Tensor]
     fused: tuple[str, list[float], str]  # oneDNN's name, bounds and algorithm
     layer: type[nn.Module] | None = None
+    in_place: Callable[[Tensor], Tensor] | None = None
 
 
 ACTIVATIONS = {
     "none": _Activation(lambda x: x, ("none", [], "")),
-    "relu": _Activation(F.relu_, ("relu", [], ""), nn.ReLU),
-    "relu6": _Activation(lambda x: F.hardtanh_(x, 0.0, 6.0), ("hardtanh", [0.0, 6.0], ""), nn.ReLU6),
+    "relu": _Activation(F.relu, ("relu", [], ""), nn.ReLU, F.relu_),
+    "relu6": _Activation(F.relu6, ("hardtanh", [0.0, 6.0], ""), nn.ReLU6, lambda x: F.hardtanh_(x, 0.0, 6.0)),
     "silu": _Activation(F.silu, ("swish", [], ""), nn.SiLU),
     "hardswish": _Activation(F.hardswish, ("hardswish", [], ""), nn.Hardswish),
     "hardsigmoid": _Activation(F.hardsigmoid, ("hardsigmoid", [], ""), nn.Hardsigmoid),
@@ -213,8 +218,10 @@ ACTIVATIONS = {
 
 
 def activate(x: Tensor, act: str) -> Tensor:
-    """Some in place: whatever comes out of a norm or a sum is nobody else's."""
-    return ACTIVATIONS[act].plain(x)
+    """In place where it can be: whatever comes out of a norm or a sum is nobody else's. With gradients it is no faster,
+    and of a view, as convolutions give them, it makes autograd copy the gradient three times."""
+    known = ACTIVATIONS[act]
+    return known.plain(x) if x.requires_grad or known.in_place is None else known.in_place(x)
 
 
 def _activation(layer: nn.Module) -> str | None:
@@ -296,6 +303,26 @@ def tokens_of(x: Tensor) -> Tensor:
 def untoken(tokens: Tensor, x: Tensor) -> Tensor:
     """(B,T·H·W,C) → (B,C,T,H,W) with the grid of x."""
     return tokens.unflatten(1, x.shape[2:]).permute(0, 4, 1, 2, 3)
+
+
+class SameConv2d(Conv3d):
+    """Of every frame by itself, padded as TensorFlow's SAME: ⌈H/stride⌉ outputs, and where the zeros on both sides
+    cannot be as many, one row and column more behind than before."""
+
+    def __init__(self, channels: int, width: int, kernel: int = 1, stride: int = 1, *, groups: int = 1) -> None:
+        super().__init__(channels, width, (1, kernel, kernel), (1, stride, stride), groups=groups)
+        self.strided = stride > 1
+        if self.strided:
+            self.padding = (0, 0, 0)
+
+    def surround(self, x: Tensor) -> Tensor:
+        if not self.strided:
+            return x
+        sides: list[int] = []
+        for length, kernel, stride in zip(x.shape[:2:-1], self.kernel_size[::-1], self.stride[::-1], strict=False):
+            missing = max((-(-length // stride) - 1) * stride + kernel - length, 0)
+            sides += [missing // 2, missing - missing // 2]
+        return F.pad(x.permute(0, 2, 3, 4, 1), (0, 0, *sides)).permute(0, 4, 1, 2, 3)
 
 
 def _after_zeros(x: Tensor, steps: int) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any, Literal, Self, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from vidstill.config import Clip
 from vidstill.models.adapt import Report
@@ -74,6 +75,7 @@ class VideoModel(SavedModel):
     channel_axis: int = 1  # of the 5-D tensors that its layers hand on
     cam_layer: str = ""  # which layer Grad-CAM looks at unless told otherwise, parts separated by slashes
     activation: Activation = "softmax"  # that makes the scores of a view from its logits
+    freeze_norms: bool = False  # batch norms keep their statistics in training too; their scales learn
     checkpointing: bool = False  # recompute activations in the backward pass: less memory, about a third more time
     packed_for: tuple[int, ...] | None = None  # T, H, W whose kernels the layers packed, () before the first clips
 
@@ -188,7 +190,11 @@ class VideoModel(SavedModel):
     def train(self, mode: bool = True) -> Self:
         if mode:
             self._plain()
-        return super().train(mode)
+        super().train(mode)
+        for norm in self.modules() if self.freeze_norms else ():
+            if isinstance(norm, _BatchNorm):
+                norm.eval()
+        return self
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         self._plain()

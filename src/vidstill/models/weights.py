@@ -22,6 +22,7 @@ from vidstill.config import Run, resolve
 from vidstill.files import atomic
 from vidstill.models.adapt import Report, shape_of
 from vidstill.models.model import LONGEST_NAME, SavedModel, VideoModel
+from vidstill.models.pretrained import find_pretrained, pretrained
 from vidstill.models.registry import create_model
 from vidstill.models.released import network, what_fits
 from vidstill.models.unpickle import read_pickled
@@ -348,8 +349,11 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def fetch(source: str | Path) -> Path:
-    """The file or folder that `source` names; `hf://owner/repo/file` is downloaded, a .safetensors file with the .json
-    of its name where there is one. Raises ValueError for what cannot be had."""
+    """The file or folder that `source` names: by its path, by a name of the table of `pretrained`, or as
+    `hf://owner/repo/file`, which is downloaded, a .safetensors file with the .json of its name where there is one.
+    Raises ValueError for what cannot be had."""
+    if str(source) in pretrained():
+        return find_pretrained(str(source))
     if not (address := re.fullmatch(r"hf:/+(.*)", str(source))):  # a Path has one slash of two
         return Path(os.path.expanduser(source))  # noqa: PTH111 - without a home too
     owner, _, rest = address[1].partition("/")

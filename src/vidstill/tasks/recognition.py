@@ -62,7 +62,8 @@ class Recognition:
         model.classes, model.input = list(self.classes), run.clip.model_copy(update={"seconds": seconds})
         if run.data.multi_label:
             model.activation = "sigmoid"
-        return model
+        model.checkpointing, model.freeze_norms = run.train.checkpointing, run.train.freeze_norms
+        return model.train()
 
     def training_clips(self) -> TrainClips:
         run = self.run
