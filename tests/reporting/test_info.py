@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from vidstill.cli import main
@@ -10,6 +11,7 @@ from vidstill.models.catalogue import configurations
 from vidstill.models.weights import load
 from vidstill.reporting.info import info
 from vidstill.reporting.tables import Table
+from vidstill.video.encode import write_video
 
 
 def tables(told: list[str | Table]) -> list[Table]:
@@ -93,3 +95,11 @@ def test_tables_fit_a_terminal_of_80_columns(
         main(["info", what, "--workers", "1"])
         shown = capsys.readouterr().out
         assert shown and max(len(line) for line in shown.splitlines() if "vidstill check" not in line) <= 80
+
+
+def test_a_single_video_is_told_about(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", np.zeros((20, 48, 64, 3), np.uint8), 8)
+    (table,) = info(str(tmp_path / "a.mp4"))
+    assert isinstance(table, dict)
+    told = dict(zip(*([cell.shown for cell in column] for column in table.values()), strict=True))
+    assert told == {"length": "2.50 s, 20 frames", "rate": "8 frames per second", "size": "64x48", "codec": "h264"}

@@ -12,6 +12,7 @@ from typing import Any
 
 from vidstill.config import Clip, ConfigError, recipe_names, resolve
 from vidstill.data.facts import SAMPLE, DataFacts, data_facts, shared_sources
+from vidstill.data.rows import is_video_name
 from vidstill.evaluation.anatomy import Part, parts
 from vidstill.evaluation.metrics import headline
 from vidstill.labels import class_names
@@ -20,6 +21,8 @@ from vidstill.models.registry import VideoModel, create_model
 from vidstill.models.weights import describe, load
 from vidstill.reporting.folder import read_rows, tested_row
 from vidstill.reporting.tables import Cell, Table, amount, digits, text
+from vidstill.video.decode import probe
+from vidstill.video.frame_folder import is_frame_folder
 
 ALL_CLASSES, FEW = 30, 10  # classes that are listed one by one; else so many of the largest and the smallest
 USUAL = 3  # values of a kind that are listed, the most usual first
@@ -37,8 +40,8 @@ def info(
     workers: int | None = None,
     report: Callable[[dict[str, Any]], None] = lambda event: None,
 ) -> list[Said]:
-    """What `what` is: a run folder, a model file or `hf://` address, a recipe or a registered network, else a folder or
-    list of videos. A file or folder of that name goes before a recipe and a network.
+    """What `what` is: a run folder, a model file or `hf://` address, a video, a recipe or a registered network, else a
+    folder or list of videos. A file or folder of that name goes before a recipe and a network.
 
     `settings` are more about data, a recipe or a network; `sample`, `workers` and `report` are of `data_facts`. Raises
     ValueError for something else, ConfigError for settings of a trained model, which has its own.
@@ -53,6 +56,8 @@ def info(
         return _of_recipe(what, settings)
     if (path / "config.yaml").is_file():  # a run that has not finished an epoch
         return _of_recipe(str(path / "config.yaml"), settings)
+    if (path.is_file() and is_video_name(path.name)) or is_frame_folder(path):
+        return [_of_video(path)]
     if path.exists():
         run = resolve(None, ["--data.root", what, *settings])
         return data_tables(data_facts(run, sample=sample, workers=workers, report=report), what)
@@ -97,6 +102,19 @@ def model_tables(model: VideoModel, about: dict[str, str]) -> list[Said]:
     }  # fmt: skip
     shown = {name: value for name, value in rows.items() if value}
     return [_facts("network", model.name, shown), _parts(found)]
+
+
+def _of_video(path: Path) -> Table:
+    found = probe(path)
+    turned = f", turned by {found.rotation}°" if found.rotation else ""
+    rate = f"{found.fps:.5g} frames per second" + (" assumed" if path.is_dir() else "")
+    told = {
+        "length": f"{found.seconds:.2f} s, {found.frames} frames",
+        "rate": rate,
+        "size": f"{found.width}x{found.height}{turned}",
+        "codec": found.codec,
+    }
+    return _facts("video", str(path), told)
 
 
 def _of_trained(what: str) -> list[Said]:
