@@ -347,8 +347,8 @@ def info(
     """Tell what a data set, a trained model, a recipe or a network is: videos and classes; parts and their cost.
 
     Args:
-        what: folder or csv of videos, or one video; more about a set as --data.format and so on; run folder or .safetensors file;
-            recipe; network
+        what: folder or csv of videos (more about it as --data.format and so on), or one video; run folder or
+            .safetensors file; recipe; network
         sample: videos of a data set whose headers are read, spread evenly over it; 0 for all
         workers: processes that read them; default one per core
     """
