@@ -34,6 +34,7 @@ from vidstill.data.rows import (
     class_folders,
     few,
     folders_in,
+    has_videos,
     split_folders,
     videos_in,
     walk,
@@ -92,7 +93,7 @@ def _wrapped(root: Path) -> Iterator[Path]:
     yield root
     for _ in range(3):
         folders = folders_in(root)
-        if len(folders) != 1 or videos_in(root):
+        if len(folders) != 1 or has_videos(root):
             return
         (root,) = folders
         yield root
@@ -163,7 +164,7 @@ _NO_CLASSES = {*SPLITS, "clips", "data", "flow", "frames", "images", "jpg", "raw
 
 
 def _is_class(folder: Path) -> bool:
-    return bool(videos_in(folder)) or not any(not path.name.startswith(".") for path in _inside(folder))
+    return has_videos(folder) or not any(not path.name.startswith(".") for path in _inside(folder))
 
 
 def _inside(folder: Path) -> Iterable[Path]:
