@@ -490,7 +490,7 @@ def _overlapping(splits: dict[str, list[Sample]]) -> Iterable[Problem]:
                 if following.start < (math.inf if one.end is None else one.end) - 0.1:
                     pairs.append(f"{one.video} and {following.video}")
         if pairs:
-            yield Problem(f"{split}: {len(pairs)} pairs of stretches overlap: {few(pairs)}")
+            yield Problem(f"{split}: stretches overlap, {len(pairs)} times: {few(pairs)}")
 
 
 def _shared_groups(splits: dict[str, list[Sample]]) -> Iterable[Problem]:
