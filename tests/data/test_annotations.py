@@ -112,7 +112,7 @@ def test_what_was_looked_for_is_said(tmp_path: Path, files: list[str], message: 
     for settings in ({}, {"format": "folders"}):
         with pytest.raises(ValueError, match=message) as caught:
             read_annotations(Data(root=tmp_path, **settings))
-        assert "Looked for train.csv" in str(caught.value) and "\n" not in str(caught.value)
+        assert "Looked for train/<class>/<video>" in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_wrong_places(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def test_lists_in_the_folder_of_an_archive(tmp_path: Path) -> None:
 
 def test_a_wrapping_folder_beside_videos_is_none(tmp_path: Path) -> None:
     write(tmp_path, "loose.mp4", "set/walk/1.mp4", "set/wave/1.mp4")
-    with pytest.raises(ValueError, match=r"cannot tell .* class folders lie in set/: give one of these as data\.root"):
+    with pytest.raises(ValueError, match=r"cannot tell .*: class folders lie in set/: give one of these as data\.root"):
         read_annotations(Data(root=tmp_path))
 
 
@@ -109,10 +109,19 @@ def test_lists_and_extras_beside_class_folders_are_no_classes(tmp_path: Path) ->
 @pytest.mark.parametrize("archive", ["UCF101.rar", "20bn-jester-v1-00", "k400.tar.gz", "Moments_in_Time_Raw.zip"])
 def test_archives_that_were_not_unpacked(tmp_path: Path, archive: str) -> None:
     write(tmp_path, archive)
-    with pytest.raises(ValueError, match=rf"cannot tell .* it holds archives, {archive}: unpack them there"):
+    with pytest.raises(ValueError, match=rf"cannot tell .*: it holds archives, {archive}: unpack them there"):
         read_annotations(Data(root=tmp_path))
     write_lists(tmp_path / "lists")
     annotations = read_annotations(Data(root=tmp_path))
     problems = [str(problem) for problem in find_problems(annotations)]
     assert problems[0].startswith("train: 2 of 2 videos are missing")
     assert any(f"no video at all is in {tmp_path}: it holds archives, {archive}" in text for text in problems)
+
+
+@pytest.mark.parametrize("root", ["photos", "photos/walk"])
+def test_class_folders_of_loose_pictures(tmp_path: Path, root: str) -> None:
+    """What is in them comes before the long list of what was looked for."""
+    write(tmp_path, *(f"photos/{name}/{n:05}.jpg" for name in ("run", "walk") for n in range(1, 4)))
+    with pytest.raises(ValueError, match=r"are the frames of one video: give each video a folder of frames") as caught:
+        read_annotations(Data(root=tmp_path / root))
+    assert str(caught.value).index("<class>/<video>/img_00001.jpg") < str(caught.value).index("Looked for")

@@ -62,13 +62,14 @@ def test_samples_are_the_stretches(long_videos: Path) -> None:
         "label,path,t-start,t-end",
         "video,class,start_time,end_time",
         "filename;label;time_start;time_end",
+        "path,label,begin,stop",
     ],
 )
 def test_names_of_the_columns(tmp_path: Path, header: str) -> None:
     separator = ";" if ";" in header else ","
     first = re.split("[,;]", header)
     fields = {"path": "a.mp4", "video": "a.mp4", "filename": "a.mp4", "label": "walk", "class": "walk"}
-    line = separator.join(fields.get(name, "1.5" if "start" in name else "2:03.25") for name in first)
+    line = separator.join(fields.get(name, "1.5" if re.search("start|begin", name) else "2:03.25") for name in first)
     (tmp_path / "l.csv").write_text(f"{header}\n{line}\n")
     (row,) = read_rows(tmp_path / "l.csv", tmp_path)
     assert (row.name, row.label, row.start, row.end) == ("a.mp4", "walk", 1.5, 123.25)
@@ -87,6 +88,19 @@ def test_names_of_the_columns(tmp_path: Path, header: str) -> None:
 def test_times_that_are_none(tmp_path: Path, times: str, message: str) -> None:
     (tmp_path / "l.csv").write_text(f"path,label,start,end\na.mp4,walk,{times}\n")
     with pytest.raises(ValueError, match=message):
+        read_rows(tmp_path / "l.csv", tmp_path)
+
+
+@pytest.mark.parametrize("columns", ["start_frame,end_frame", "Begin Frame,n", "start,duration"])
+def test_columns_that_would_be_taken_for_nothing(tmp_path: Path, columns: str) -> None:
+    (tmp_path / "l.csv").write_text(f"path,label,{columns}\na.mp4,walk,5,9\n")
+    with pytest.raises(ValueError, match=r"l\.csv line 1: column .* stretches are given in seconds"):
+        read_rows(tmp_path / "l.csv", tmp_path)
+
+
+def test_decimal_commas_are_no_separators(tmp_path: Path) -> None:
+    (tmp_path / "l.csv").write_text("path;label;start;end\na.mp4;walk;0,5;1,5\n")
+    with pytest.raises(ValueError, match=r"line 2: '0,5' is no time"):
         read_rows(tmp_path / "l.csv", tmp_path)
 
 

@@ -10,6 +10,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import KW_ONLY, dataclass, field
+from functools import cached_property
 from itertools import combinations, pairwise
 from pathlib import Path
 
@@ -56,7 +57,7 @@ class Sample:
     fps: float | None = None
     frames: int | None = None
 
-    @property
+    @cached_property
     def video(self) -> Video:
         """What readers read."""
         return Video(self.path, self.start, self.end, self.fps)
@@ -120,7 +121,7 @@ def read_annotations(data: Data, seed: int = 0, known: Sequence[str] | None = No
     listing = read_listing(data)
     classes, labels = _resolve_labels(listing, data, known)
     rate, notes = data.fps or listing.fps, list(listing.notes)
-    unknown = (row for rows in listing.rows.values() for row in rows if _is_folder(row) and not row.fps)
+    unknown = (row for rows in listing.rows.values() for row in rows if not row.fps and _is_folder(row))
     if not rate and (folders := {row.path for row in unknown}):
         notes.append(f"{len(folders)} frame folders without a rate: {ASSUMED_FPS:g} fps are assumed; set data.fps")
         rate = ASSUMED_FPS
@@ -152,7 +153,8 @@ def _sample(row: Row, labels: tuple[int, ...], group: str | None, fps: float | N
 
 def rate_of(row: Row, wanted: float | None, otherwise: float | None) -> float | None:
     """Of a frame folder: as the settings have it, else the data set, else as is assumed. A file has its own."""
-    return wanted or row.fps or otherwise if _is_folder(row) else None
+    rate = wanted or row.fps or otherwise
+    return rate if rate and _is_folder(row) else None
 
 
 def _is_folder(row: Row) -> bool:
@@ -382,12 +384,9 @@ def _missing(splits: dict[str, list[Sample]], files: dict[Path, os.stat_result])
         missing = [sample.path for sample in samples if sample.path not in files]
         if missing:
             yield Problem(f"{split}: {_of(missing, samples, 'videos')} are missing: {few(missing)}", fatal=True)
-        kinds = [
-            (path, special(files[path].st_mode))
-            for path in dict.fromkeys(sample.path for sample in samples)
-            if path in files and not is_frame_folder(path)
-        ]
-        if wrong := [f"{path} is {kind}" for path, kind in kinds if kind]:
+        there = (path for path in dict.fromkeys(sample.path for sample in samples) if path in files)
+        kinds = ((path, special(files[path].st_mode)) for path in there)
+        if wrong := [f"{path} is {kind}" for path, kind in kinds if kind and not is_frame_folder(path)]:
             yield Problem(f"{split}: {_of(wrong, samples, 'videos')} are no files to read: {few(wrong)}", fatal=True)
 
 
@@ -434,12 +433,11 @@ def _contradictions(annotations: Annotations, marks: dict[Path, File]) -> Iterab
         for sample in samples:
             labels[_shown(sample, marks)].setdefault(frozenset(sample.labels), sample)
     double = []
-    for given in labels.values():
+    for given in (given for given in labels.values() if len(given) > 1):
         names: dict[Video, list[str]] = defaultdict(list)
         for sample in given.values():
             names[sample.video].append(class_text(annotations, sample))
-        if len(given) > 1:
-            double.append(" = ".join(f"{video} ({' and '.join(classes)})" for video, classes in names.items()))
+        double.append(" = ".join(f"{video} ({' and '.join(classes)})" for video, classes in names.items()))
     if double:
         yield Problem(f"{len(double)} videos are listed with different labels: {few(double)}")
 
@@ -492,7 +490,7 @@ def _overlapping(splits: dict[str, list[Sample]]) -> Iterable[Problem]:
                 if following.start < (math.inf if one.end is None else one.end) - 0.1:
                     pairs.append(f"{one.video} and {following.video}")
         if pairs:
-            yield Problem(f"{split}: {len(pairs)} pairs of stretches overlap: {few(pairs)}")
+            yield Problem(f"{split}: stretches overlap, {len(pairs)} times: {few(pairs)}")
 
 
 def _shared_groups(splits: dict[str, list[Sample]]) -> Iterable[Problem]:
@@ -509,8 +507,8 @@ def _shared_groups(splits: dict[str, list[Sample]]) -> Iterable[Problem]:
 
 def class_text(annotations: Annotations, sample: Sample) -> str:
     """The class names of a video, as a list writes them; its numbers where they are out of range."""
-    classes = dict(enumerate(annotations.classes))
-    return ";".join(classes.get(label, str(label)) for label in sample.labels)
+    names = annotations.classes
+    return ";".join(names[label] if 0 <= label < len(names) else str(label) for label in sample.labels)
 
 
 def _of(some: Sized, among: Sized, what: str) -> str:

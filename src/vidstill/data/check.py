@@ -26,8 +26,8 @@ _MEANING: dict[Kind, str] = {
     "damaged": "the decode ends in an error, training takes the frames before it; get them anew",
     "differs": "far from the declared number of frames, as where a copy was broken off or files were joined; look at "
     "them, get them anew",
-    "beyond": "stretches that end after their video, training takes what is there; are the times in seconds, of this "
-    "very file?",
+    "beyond": "stretches that end after their video, training takes what is there; see that the times are in seconds, "
+    "of this very file",
     "short": "fewer frames than a clip takes, so that some repeat; where most are short lower clip.frames or "
     "clip.interval",
     "harmless": "a frame or two more or less than declared, a habit of some encoders; nothing to do",

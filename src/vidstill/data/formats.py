@@ -34,10 +34,12 @@ from vidstill.data.rows import (
     class_folders,
     few,
     folders_in,
+    has_videos,
     split_folders,
     videos_in,
     walk,
 )
+from vidstill.video.frame_folder import is_frame_folder
 
 
 class Format(NamedTuple):
@@ -92,7 +94,7 @@ def _wrapped(root: Path) -> Iterator[Path]:
     yield root
     for _ in range(3):
         folders = folders_in(root)
-        if len(folders) != 1 or videos_in(root):
+        if len(folders) != 1 or has_videos(root):
             return
         (root,) = folders
         yield root
@@ -163,7 +165,7 @@ _NO_CLASSES = {*SPLITS, "clips", "data", "flow", "frames", "images", "jpg", "raw
 
 
 def _is_class(folder: Path) -> bool:
-    return bool(videos_in(folder)) or not any(not path.name.startswith(".") for path in _inside(folder))
+    return has_videos(folder) or not any(not path.name.startswith(".") for path in _inside(folder))
 
 
 def _inside(folder: Path) -> Iterable[Path]:
@@ -175,11 +177,12 @@ def _inside(folder: Path) -> Iterable[Path]:
 
 def _nothing_found(data: Data) -> str:
     top = data.splits or data.root
-    return f"{top}: cannot tell how its videos are labelled. Looked for {_wanted()}; {_instead(top)}"
+    return f"{top}: cannot tell how its videos are labelled: {_instead(top)}. Looked for {_wanted()}"
 
 
 def _wanted() -> str:
-    return ", ".join(dict.fromkeys(known.looked_for for known in FORMATS))
+    """What is looked for: first what people make themselves."""
+    return ", ".join(dict.fromkeys(known.looked_for for known in (BY_NAME["folders"], *FORMATS)))
 
 
 def _instead(top: Path) -> str:
@@ -191,6 +194,12 @@ def _instead(top: Path) -> str:
     if sets:
         return f"class folders lie in {few([f'{name}/' for name in sets])}: give one of these as data.root"
     left_out: list[str] = []
+    if is_frame_folder(top) or (frames := [path.name for path in videos_in(top) if is_frame_folder(path)]):
+        shown = "" if is_frame_folder(top) else f" in {few([f'{name}/' for name in frames])}"
+        return (
+            f"pictures{shown} without other files are the frames of one video: give each video a folder of frames in "
+            "the folder of its class, <class>/<video>/img_00001.jpg"
+        )
     if video := next(walk(top, left_out), None):
         return f"a video lies at {video.relative_to(top)}"
     return left_out[0] if left_out else f"it holds {few(names) or 'nothing'}"

@@ -22,8 +22,10 @@ _LABEL_WORDS = {
     "label", "labels", "class", "classid", "classname", "labelid", "category", "action", "target", "directorynumber",
 }  # fmt: skip
 _START_WORDS, _END_WORDS = (
-    (word, f"time{word}", f"{word}time", f"t{word}", f"{word}seconds", f"{word}sec") for word in ("start", "end")
+    [form.format(word) for word in words for form in ("{}", "time{}", "{}time", "t{}", "{}seconds", "{}sec")]
+    for words in (("start", "begin"), ("end", "stop"))
 )
+_OTHER_STRETCHES = re.compile("(start|begin|end|stop)frame|framestart|frameend")
 _SUFFIX = "|".join(suffix[1:] for suffix in VIDEO_SUFFIXES)
 _SPACED = re.compile(rf".*\.(?:{_SUFFIX})([ \t])\s*(?!.*\.(?:{_SUFFIX})\b)[^\s,;].*", re.IGNORECASE)
 
@@ -137,7 +139,7 @@ def _from_csv(path: Path) -> Iterator[Entry]:
     lines = read_text(path).split("\n")
     separator = _separator(lines)
     table = list(_table(path, lines, separator))
-    columns = _columns(table)
+    columns = _columns(table, f"{path} line 1")
     if columns is None:
         plain = [Entry(line, *_path_and_label(fields, separator, f"{path} line {line}")) for line, fields in table]
         yield from _with_counts(plain) if separator == " " else plain
@@ -203,13 +205,16 @@ def check_stretch(start: float | None, end: float | None, where: str) -> None:
 
 
 def _separator(lines: list[str]) -> str:
-    """Space or tab where it follows every video (`a.mp4 3,17`), else that of , ; and tab which half the lines have."""
+    """Space or tab where it follows every video (`a.mp4 3,17`), else that of , ; and tab which all lines have, or half
+    of them."""
     sample = [line.strip() for line in lines[:20] if line.strip()]
     found = [_SPACED.fullmatch(line) for line in sample[1:] or sample]  # the first may be a header
     after = {match and match[1] for match in found}
     if len(after) == 1 and (separator := after.pop()):
         return separator
-    return next((s for s in ",;\t" if 2 * sum(s in line for line in sample) >= max(1, len(sample))), " ")
+    counts = {separator: sum(separator in line for line in sample) for separator in ",;\t"}
+    wanted = (max(1, len(sample)), max(1, len(sample) / 2))
+    return next((separator for least in wanted for separator, count in counts.items() if count >= least), " ")
 
 
 def _table(path: Path, lines: list[str], separator: str) -> Iterator[tuple[int, list[str]]]:
@@ -230,8 +235,9 @@ def _at_space(line: str) -> list[str]:
     return [seen[1], seen[2]] if seen else line.rsplit(maxsplit=1)
 
 
-def _columns(table: list[tuple[int, list[str]]]) -> Columns | None:
-    """Where a header puts path, label and group; None where the first line is a video already."""
+def _columns(table: list[tuple[int, list[str]]], where: str) -> Columns | None:
+    """Where a header puts path, label, group and the stretch; None where the first line is a video already. Raises
+    ValueError for stretches that are not in seconds from start to end."""
     if not table:
         return None
     first, *rest = (fields for _, fields in table)
@@ -243,6 +249,13 @@ def _columns(table: list[tuple[int, list[str]]]) -> Columns | None:
             next((words.index(word) for word in known if word in words), None)
             for known in (("group",), _START_WORDS, _END_WORDS)
         )
+        half = ("duration", "length") if start is not None and end is None else ()
+        other = [cell for cell, word in zip(first, words, strict=True) if _OTHER_STRETCHES.match(word) or word in half]
+        if other:
+            raise ValueError(
+                f"{where}: column {other[0]!r}: stretches are given in seconds, in the columns start and end: write "
+                "these, or take the column out where the files are cut already"
+            )
         return Columns(paths[0], labels[0], group, start, end)
     numbered = bool(rest) and all(len(fields) == 2 and is_number(fields[1]) for fields in rest)
     if numbered and len(first) == 2 and not is_number(first[1]) and not Path(first[0]).suffix:

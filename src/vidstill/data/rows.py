@@ -24,7 +24,7 @@ VIDEO_SUFFIXES = {
 _SPECIAL = {stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket", stat.S_IFDIR: "a folder"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # each line is a row of its own, whatever it says
 class Row:
     """One labelled video: `name` is its path and `label` its class as written; `line` 0 stands for a folder.
 
@@ -78,17 +78,24 @@ def folders_in(top: Path) -> list[Path]:
 
 def videos_in(folder: Path) -> list[Path]:
     """The videos that lie directly in it, files and folders of frames, by name."""
-    return [
-        Path(entry.path)
-        for entry in _entries(folder)
-        if (is_video_name(entry.name) and not _special(entry)) or (_is_folder(entry) and is_frame_folder(entry.path))
-    ]
+    return list(_videos(folder))
+
+
+def has_videos(folder: Path) -> bool:
+    """Whether one lies directly in it; of many folders of frames few are looked into."""
+    return next(_videos(folder), None) is not None
+
+
+def _videos(folder: Path) -> Iterator[Path]:
+    for entry in _entries(folder):
+        if (is_video_name(entry.name) and not _special(entry)) or (_is_folder(entry) and is_frame_folder(entry.path)):
+            yield Path(entry.path)
 
 
 def class_folders(top: Path) -> list[Path]:
     """The folders of `top`, if any of them holds a video."""
     folders = folders_in(top)
-    return folders if any(map(videos_in, folders)) else []
+    return folders if any(map(has_videos, folders)) else []
 
 
 def split_folders(root: Path) -> dict[str, Path]:

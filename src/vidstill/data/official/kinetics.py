@@ -106,7 +106,7 @@ def _kinetics_tables(data: Data) -> list[Path]:
 
 
 class _Entry(NamedTuple):
-    """A row of a table, with its times in whole seconds."""
+    """A row of a table, with its times in whole seconds; `name` is that of the video cut to them."""
 
     split: str
     table: Path
@@ -115,10 +115,7 @@ class _Entry(NamedTuple):
     clip: str
     start: int
     end: int
-
-    @property
-    def name(self) -> str:
-        return f"{self.clip}_{self.start:06}_{self.end:06}"
+    name: str
 
 
 def _kinetics_entries(table: Path, split: str | None) -> Iterator[_Entry]:
@@ -129,7 +126,8 @@ def _kinetics_entries(table: Path, split: str | None) -> Iterator[_Entry]:
         if not label or not clip:
             raise ValueError(f"{where}: label or youtube_id is empty")
         start, end = (_second(cells, column, where) for column in ("time_start", "time_end"))
-        yield _Entry(split or _split_of(cells, where), table, reader.line_num, label, clip, start, end)
+        name = f"{clip}_{start:06}_{end:06}"
+        yield _Entry(split or _split_of(cells, where), table, reader.line_num, label, clip, start, end, name)
 
 
 def _replacements(present: Present, entries: list[_Entry]) -> dict[str, Path]:
