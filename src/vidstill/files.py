@@ -24,6 +24,7 @@ else:
 PARTIAL = re.compile(r"\.\d+-[0-9a-f]{16}\.partial")
 STALE = 24 * 3600.0  # seconds after which a partial file is what a killed process left
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+UNWRITABLE = (*FULL, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENOENT, errno.ENOTDIR)  # by whomever
 BUSY = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)  # what flock, and msvcrt, say of a lock that another process has
 # A spreadsheet runs a cell that begins like this; the apostrophes are those of names that look like ours
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
@@ -68,7 +69,7 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
         _remove_stale(target.parent)
     except (OSError, RuntimeError) as error:  # torch.save turns a failed write into RuntimeError
         cause = error if isinstance(error, OSError) else error.__context__ or error
-        raise WriteError(_cannot_write(path, cause)) from error
+        raise cannot_write(path, cause) from error
     finally:
         partial.unlink(missing_ok=True)
 
@@ -108,11 +109,12 @@ def from_text(cell: str) -> str:
     return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
-def _cannot_write(path: Path, cause: BaseException) -> str:
+def cannot_write(path: Path, cause: BaseException) -> WriteError:
+    """The error that says why a file could not be written, and how to mend it."""
     reason = (cause.strerror if isinstance(cause, OSError) else None) or cause
     kept = "; the one before is intact" if path.is_file() else ""
     mend = "; free the disk and start again" if getattr(cause, "errno", None) in FULL else ""
-    return f"cannot write {path}: {reason}{kept}{mend}"
+    return WriteError(f"cannot write {path}: {reason}{kept}{mend}")
 
 
 def _remove_stale(folder: Path) -> None:

@@ -125,3 +125,41 @@ def test_class_folders_of_loose_pictures(tmp_path: Path, root: str) -> None:
     with pytest.raises(ValueError, match=r"are the frames of one video: give each video a folder of frames") as caught:
         read_annotations(Data(root=tmp_path / root))
     assert str(caught.value).index("<class>/<video>/img_00001.jpg") < str(caught.value).index("Looked for")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("train.csv", "<!DOCTYPE html>\n<html>Sign in</html>\n", "train.csv: a web page, not the file itself"),
+        (
+            "train.csv",
+            "label,youtube_id,time_start,time_end,split\n",
+            "csv: lists no labelled video: is it whole",
+        ),
+        ("00sequences.txt", "404: Not Found", "00sequences.txt: lists no labelled video"),
+        ("activity_net.v1-3.min.json", "{}", "json: lists no labelled video"),
+        ("Diving48_V2_train.json", '[{"vid_name": ', "json line 1: not JSON: .* is it whole"),
+    ],
+)
+def test_downloads_that_are_none(tmp_path: Path, name: str, text: str, message: str) -> None:
+    write(tmp_path, "a.mp4")
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_annotations(Data(root=tmp_path))
+
+
+def test_a_table_of_another_kind_beside_the_action_json(tmp_path: Path) -> None:
+    write(tmp_path, "v_a.mp4")
+    (tmp_path / "anet_anno_action.json").write_text(
+        '{"v_a": {"duration_second": 9, "annotations": [{"segment": [1, 2], "label": "Archery"}]}}'
+    )
+    (tmp_path / "video_info_new.csv").write_text("id,fps\nv_a,25\n")
+    with pytest.raises(ValueError, match=r"video_info_new\.csv: has no column video"):
+        read_annotations(Data(root=tmp_path))
+
+
+@pytest.mark.parametrize(("name", "kind"), [("a.mp4", "a video"), ("a.tar.gz", "an archive")])
+def test_a_file_that_is_no_list(tmp_path: Path, name: str, kind: str) -> None:
+    (tmp_path / name).write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match=f"is {kind}: give the folder of the videos, or a list of them"):
+        read_annotations(Data(root=tmp_path / name))

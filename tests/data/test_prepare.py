@@ -26,6 +26,7 @@ from vidstill.data.check import check
 from vidstill.data.dataset import TrainClips
 from vidstill.data.isolated import Lost
 from vidstill.data.lists import read_rows
+from vidstill.files import WriteError
 from vidstill.video import index
 from vidstill.video.decode import iter_frames, probe, read_frames
 from vidstill.video.intra import IntraWriter
@@ -83,7 +84,7 @@ def in_this_process() -> Iterator[list[Path]]:
 
     def isolated(task: Any, items: Sequence[Any], seconds: Sequence[float], workers: int | None = None) -> Any:
         for position, item in enumerate(items):
-            if task is cache._encode:
+            if task is cache._attempt:
                 copied.append(item.path)
             try:
                 yield position, task(item)
@@ -312,6 +313,25 @@ def test_a_disk_too_small_is_told_first(
     assert not at_once and not list((tmp_path / "out").rglob("*.mov"))
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no limits of file sizes")
+def test_a_disk_that_fills_up_stops_it(videos: Path, tmp_path: Path, at_once: list[Path]) -> None:
+    """Else all further videos would be read from their originals, and nobody the wiser; it goes on when there is room
+    again."""
+    import resource
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (15_000, limits[1]))
+    try:
+        with pytest.raises(WriteError, match=r"cannot write .*\.mov: File too large; free the disk and start again$"):
+            prepare_cache(run_of(videos), tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with pytest.raises(ValueError, match="is not complete"):
+        read_annotations(Data(root=tmp_path / "out"))
+    assert not list((tmp_path / "out").rglob("*.partial"))
+    assert prepare_cache(run_of(videos), tmp_path / "out").videos == 6
+
+
 def test_the_estimate_is_near(
     videos: Path, tmp_path: Path, at_once: list[Path], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -330,6 +350,8 @@ def test_folders_that_are_refused(videos: Path, tmp_path: Path, at_once: list[Pa
         prepare_cache(run_of(videos), tmp_path / "mine")
     with pytest.raises(ValueError, match="side 8: give"):
         prepare_cache(run_of(videos), tmp_path / "out", side=8)
+    with pytest.raises(WriteError, match=r"cannot write .*out: Not a directory"):
+        prepare_cache(run_of(videos), tmp_path / "mine" / "thesis.txt" / "out")
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["mine", "thesis.txt"]
 
 

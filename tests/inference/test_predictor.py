@@ -108,6 +108,7 @@ def test_sources_are_files_folders_and_patterns(embedded: Path, long_video: Path
     assert find_sources(pattern) == sorted(map(str, (embedded / "test").rglob("*.mp4")))
     assert find_sources(str(embedded / "**" / "00.mp4"))
     assert find_sources(long_video) == [str(long_video)], "a file whose name looks like a pattern"
+    assert find_sources(f"{long_video}#t=0.5,1") == [f"{long_video}#t=0.5,1"], "as predictions call a stretch"
     assert find_sources("camera:0") == ["camera:0"]
     assert find_sources("rtsp://host/stream") == ["rtsp://host/stream"]
     for nothing in (tmp_path, tmp_path / "*.mp4", tmp_path / "missing.mp4"):

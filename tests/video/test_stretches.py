@@ -128,6 +128,17 @@ def test_damage_before_and_in_the_stretch(made: dict[str, Path], tmp_path: Path)
         assert missing.value.available == there - 25
 
 
+def test_the_name_of_a_stretch_is_read_as_one(tmp_path: Path) -> None:
+    """As predictions.csv has it: it may be given wherever a video is; a file of that very name is itself."""
+    path = encode(tmp_path / "a.mp4", scene(30))
+    named = f"{path}#t=0.4,0.8"
+    whole, part = [f.pixels for f in iter_frames(path)], [f.pixels for f in iter_frames(named)]
+    assert np.array_equal(part, whole[10:20]) and probe(named).frames == 10
+    assert np.array_equal(read_frames(named, [0, 9]), [whole[10], whole[19]])
+    Path(named).write_bytes(path.read_bytes())
+    assert probe(named).frames == 30
+
+
 @pytest.mark.parametrize(
     "text", ["a.mp4", "a b#c.mp4", "a.mp4#t=3.2,7.5", "x/a.mp4#t=3,", "a#t=1,2.mp4", "a#t=0.5,0.75"]
 )

@@ -25,7 +25,7 @@ from vidstill.data.isolated import Lost, isolated
 from vidstill.data.lists import base
 from vidstill.data.prepared import begin_prepared, is_prepared, write_prepared
 from vidstill.data.rows import Listing, Row, few, is_video_name, stem
-from vidstill.files import PARTIAL, locked, partial_beside
+from vidstill.files import PARTIAL, WriteError, cannot_write, locked, partial_beside
 from vidstill.video.decode import VideoError, iter_frames, probe, read_frames
 from vidstill.video.frame_folder import is_frame_folder, pictures_of
 from vidstill.video.index import read_index
@@ -82,7 +82,7 @@ def prepare_cache(
 
     What is finished is not made again unless file, time or `side` differ; an interrupted copy goes on. `report` hears
     of progress: {"what", "done", "total", "detail"}. Raises ValueError for data that cannot be trained on, for a folder
-    that holds something else, and where the disk is too small.
+    that holds something else, and where the disk is too small; WriteError where it fills up.
     """
     if not 16 <= side <= 4096:
         raise ValueError(f"side {side}: give pixels from 16 to 4096")
@@ -94,7 +94,10 @@ def prepare_cache(
     for text in (*annotations.notes, *problems):
         log.warning("%s", text)
     _refuse_foreign(out, base(data), searched=listing.named)
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(out, error) from None
     with locked(out, wait=0.0, busy=f"another process prepares {out}"):
         if not is_prepared(out):
             begin_prepared(out)
@@ -202,10 +205,12 @@ def _copy(
     try:
         with (
             (out / DONE).open("a", encoding="utf-8") as file,
-            contextlib.closing(isolated(_encode, left, _limits(left), workers)) as outcomes,
+            contextlib.closing(isolated(_attempt, left, _limits(left), workers)) as outcomes,
         ):
             for done, (position, outcome) in enumerate(outcomes, 1):
                 job, now = waiting[position]
+                if isinstance(outcome, WriteError):  # of every other video too
+                    raise outcome
                 if isinstance(outcome, Lost):
                     kept[str(job.path)] = outcome.reason.removeprefix(f"{job.path}: ")
                     job.target.unlink(missing_ok=True)
@@ -238,6 +243,14 @@ def _finished(path: Path) -> dict[str, dict[str, Any]]:
             with path.open("a", encoding="utf-8") as file:
                 file.write("\n")
     return entries
+
+
+def _attempt(job: _Job) -> dict[str, int] | WriteError:
+    """As `_encode`; the error where it is the disk that is in the way, not the video."""
+    try:
+        return _encode(job)
+    except (WriteError, OSError) as error:
+        return cannot_write(job.target, error.__context__ or error)
 
 
 def _encode(job: _Job) -> dict[str, int]:

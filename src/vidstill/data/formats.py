@@ -35,6 +35,7 @@ from vidstill.data.rows import (
     few,
     folders_in,
     has_videos,
+    is_video_name,
     split_folders,
     videos_in,
     walk,
@@ -59,6 +60,9 @@ def read_listing(data: Data) -> Listing:
         raise ValueError(f"data.format {data.format!r}: {hint}allowed are auto, {', '.join(BY_NAME)}")
     if not data.root.exists():
         raise ValueError(f"data.root {data.root} is not there")
+    if data.root.is_file() and (is_video_name(data.root.name) or _ARCHIVE.fullmatch(data.root.name)):
+        kind = "a video" if is_video_name(data.root.name) else "an archive"
+        raise ValueError(f"data.root {data.root} is {kind}: give the folder of the videos, or a list of them")
     if prepared := read_prepared(data):
         return prepared
     data, known = _found(data)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import itertools
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import NamedTuple
 from vidstill.config import Data
 from vidstill.data.rows import SPLITS, UNDIVIDED, VIDEO_SUFFIXES, Row, is_video_name
 from vidstill.files import from_text
-from vidstill.labels import read_text
+from vidstill.labels import read_json, read_text
 from vidstill.video.source import ASSUMED_FPS
 
 # header words, letters only: "Video Path" is videopath
@@ -116,10 +115,7 @@ def split_labels(text: str) -> list[str]:
 
 def _from_json(path: Path) -> Iterator[Entry]:
     """[{"filename" or "frame_dir": path, "label": id or [id, …]}, …] as the Video-FocalNet reader has it."""
-    try:
-        objects = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} line {error.lineno}: not JSON: {error.msg}") from None
+    objects = read_json(path)
     if not isinstance(objects, list):
         raise ValueError(f'{path}: give a list of {{"filename": "a/b.mp4", "label": [0]}}')
     for number, item in enumerate(objects, 1):

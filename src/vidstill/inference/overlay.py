@@ -20,6 +20,7 @@ from vidstill.inference.sources import timed
 from vidstill.inference.window import Window
 from vidstill.video.decode import Frame, VideoError, iter_frames, probe
 from vidstill.video.encode import VideoWriter
+from vidstill.video.source import as_video
 
 GROUND, TRACK, INK, MUTED, ACCENT = (17, 19, 23), (52, 57, 66), (243, 245, 247), (160, 167, 177), (86, 174, 255)
 SMALLEST = 240  # short side, pixels: smaller videos are enlarged, so that text of a readable size fits
@@ -48,7 +49,7 @@ def annotate(
     """
     if is_live(str(source)):
         raise VideoError(f"{source}: a live source cannot be read again; `record` labels and writes it in one go")
-    if path is not None and Path(source).resolve() == Path(path).resolve():
+    if path is not None and as_video(source).path.resolve() == Path(path).resolve():
         raise VideoError(f"{path}: would replace the video itself by its annotated copy; give another name")
     video = timed(source, fps)
     info = probe(video)

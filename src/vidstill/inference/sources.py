@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import glob
 import itertools
 import math
@@ -14,8 +15,9 @@ import numpy as np
 from vidstill.data.rows import walk
 from vidstill.data.sampling import Timing
 from vidstill.inference.live import Live, is_live, never_waits
-from vidstill.video.decode import Frame, Video, VideoError, iter_frames, probe
+from vidstill.video.decode import Frame, VideoError, iter_frames, probe
 from vidstill.video.frame_folder import is_frame_folder
+from vidstill.video.source import as_video
 
 Source = str | Path | np.ndarray
 
@@ -60,15 +62,16 @@ def open_stream(
     return Stream(name, frames, timing, live=live)
 
 
-def timed(source: str | Path, fps: float | None) -> str | Path | Video:
-    """A frame folder with its rate; a file, which has its own, as it is."""
-    return Video(Path(source), fps=fps) if fps and is_frame_folder(source) else source
+def timed(source: str | Path, fps: float | None) -> Video:
+    """The video that is named, a frame folder with its rate; a file has its own."""
+    video = as_video(source)
+    return dataclasses.replace(video, fps=fps) if is_frame_folder(video.path) else video
 
 
 def find_sources(source: str | Path) -> list[str]:
     """The videos that a file, folder (at any depth), glob, URL or camera names. Raises VideoError for none."""
     text = str(source)
-    if is_live(text) or Path(text).is_file():
+    if is_live(text) or Path(text).is_file() or (as_video(text).is_stretch and as_video(text).path.exists()):
         return [text]
     if Path(text).is_dir():
         found = [str(path) for path in walk(Path(text))]

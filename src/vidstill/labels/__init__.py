@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import difflib
+import json
 import re
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 _FOLDER = Path(__file__).parent
 _HEADERS = ("action", "class", "classes", "label", "name")
@@ -42,11 +44,23 @@ def class_names(source: str | Path) -> list[str]:
 
 
 def read_text(path: Path) -> str:
-    """A text file of any platform: UTF-8 with or without byte order mark. Raises ValueError for another encoding."""
+    """A text file of any platform: UTF-8 with or without byte order mark. Raises ValueError for another encoding, and
+    for the web page that a download gives where its file is gone or wants a login."""
     try:
-        return path.read_text(encoding="utf-8-sig")
+        text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8 (byte {error.start}): save it as UTF-8") from None
+    if re.match(r"\s*<(!doctype html|html)\b", text, re.IGNORECASE):
+        raise ValueError(f"{path}: a web page, not the file itself: download it again, logged in if need be")
+    return text
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds. Raises ValueError with the line where it is none."""
+    try:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} line {error.lineno}: not JSON: {error.msg}: is it whole?") from None
 
 
 def spelling(name: str) -> str:

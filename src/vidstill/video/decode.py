@@ -153,7 +153,7 @@ def iter_frames(source: Source, *, short_side: int | None = None) -> Iterator[Fr
     Seconds come from the time stamps, or from the frame rate where these are missing or run backwards. Damage ends a
     file with a logged warning, while a live source goes on after it. Raises VideoError where not one frame comes.
     """
-    if isinstance(source, Video) or is_frame_folder(source):
+    if isinstance(source, Video) or is_frame_folder(source) or ("#t=" in str(source) and as_video(source).is_stretch):
         yield from _iter_video(as_video(source), short_side)
         return
     name, options = _locate(str(source))

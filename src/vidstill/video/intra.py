@@ -13,6 +13,7 @@ import numpy as np
 from av.error import FFmpegError
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
+from vidstill.files import UNWRITABLE, cannot_write
 from vidstill.video.index import intra_mark, reason
 from vidstill.video.source import VideoError
 
@@ -26,7 +27,8 @@ class IntraWriter:
     """Writes uint8 RGB frames (H,W,3), all of one size, to the QuickTime file `path` itself.
 
     `fps` and `ticks` are what a reader is to be told (see VideoInfo), whatever the time stamps, which are in units of
-    `tick` seconds, or such that frames at `fps` have exact ones. Raises VideoError where the file cannot be written.
+    `tick` seconds, or such that frames at `fps` have exact ones. Raises WriteError where no file could be written
+    there, as on a full disk, VideoError where these frames cannot.
     """
 
     def __init__(self, path: Path, fps: float, ticks: int, tick: float = 0.0) -> None:
@@ -43,7 +45,7 @@ class IntraWriter:
         try:
             self.container: Any = av.open(f"file:{self.path.absolute()}", "w", format="mov")
         except (OSError, FFmpegError) as error:
-            raise VideoError(f"{self.path}: cannot be written: {reason(error)}") from None
+            raise self._error(error) from None
         return self
 
     def write(self, pixels: np.ndarray, seconds: float) -> None:
@@ -59,7 +61,7 @@ class IntraWriter:
             picture.pts, picture.time_base = self.stamp, Fraction(1, self.scale)
             self.container.mux(self.stream.encode(picture))
         except (OSError, FFmpegError) as error:
-            raise VideoError(f"{self.path}: cannot be written: {reason(error)}") from None
+            raise self._error(error) from None
 
     def _start(self, height: int, width: int) -> None:
         options = {"flags": "+qscale", "global_quality": str(QUALITY * _QSCALE)}
@@ -79,4 +81,9 @@ class IntraWriter:
             self.container.close()
         except (OSError, FFmpegError) as problem:
             if kind is None:
-                raise VideoError(f"{self.path}: cannot be written: {reason(problem)}") from None
+                raise self._error(problem) from None
+
+    def _error(self, error: OSError | FFmpegError) -> ValueError:
+        if error.errno in UNWRITABLE:
+            return cannot_write(self.path, error)
+        return VideoError(f"{self.path}: cannot be written: {reason(error)}")

@@ -70,8 +70,12 @@ Source = File | Video
 
 
 def as_video(source: Source) -> Video:
-    """Whatever names a video, as one."""
-    return source if isinstance(source, Video) else Video(Path(local(source)))
+    """Whatever names a video, as one: a path, a URL, or what predictions call a stretch (`a.mp4#t=3.2,7.5`)."""
+    if isinstance(source, Video):
+        return source
+    path = os.fspath(local(source))
+    stretch = "#t=" in path and "://" not in path and not Path(path).exists()
+    return Video.parse(path) if stretch else Video(Path(path))
 
 
 def local(source: File) -> File:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +11,7 @@ from vidstill.config import Data
 from vidstill.data.lists import base, given_lists
 from vidstill.data.official.present import Present, holds, official_files
 from vidstill.data.rows import SPLITS, UNDIVIDED, Listing, few
-from vidstill.labels import class_names, read_text
+from vidstill.labels import class_names, read_json, read_text
 from vidstill.video.frame_folder import is_frame_folder
 
 
@@ -91,10 +90,7 @@ class _Video(NamedTuple):
 
 
 def _videos(path: Path) -> Iterator[_Video]:
-    try:
-        content = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} line {error.lineno}: not JSON: {error.msg}") from None
+    content = read_json(path)
     if not isinstance(content, dict):
         raise ValueError(f"{path}: a {type(content).__name__}; ActivityNet's JSON is an object")
     videos = content
@@ -117,7 +113,12 @@ def _videos(path: Path) -> Iterator[_Video]:
 
 def _table(path: Path) -> dict[str, dict[str, str]]:
     """Video → its row of the table that comes with the action JSON; nothing where that is not there."""
-    return {row["video"]: row for row in csv.DictReader(read_text(path).split("\n"))} if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    reader = csv.DictReader(read_text(path).split("\n"))
+    if "video" not in (reader.fieldnames or ()):
+        raise ValueError(f"{path}: has no column video; the table that comes with anet_anno_action.json has")
+    return {row["video"]: row for row in reader}
 
 
 def _rate(path: Path, listed: float | None) -> float | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from vidstill.config import Data
 from vidstill.data.lists import base, given_lists
 from vidstill.data.official.present import Present, holds, official_files
 from vidstill.data.rows import SPLITS, Listing, few
-from vidstill.labels import read_text
+from vidstill.labels import read_json
 
 _WANTED = '{"labels": […], "database": {id: {"subset": "training", "annotations": {"label": …}}}}'
 
@@ -70,10 +69,7 @@ def _found(data: Data) -> list[Path]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} line {error.lineno}: not JSON: {error.msg}") from None
+    content = read_json(path)
     if not isinstance(content, dict) or not isinstance(content.get("labels"), list):
         raise ValueError(f"{path}: has no list of labels; wanted is {_WANTED}")
     if not isinstance(content.get("database"), dict):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from vidstill.config import Data
 from vidstill.data.official.finding import by_stem, needed
 from vidstill.data.rows import Listing, Row
-from vidstill.labels import class_names, read_text
+from vidstill.labels import class_names, read_json
 
 DIVING48 = "Diving48_*train.json"  # files that tell it
 
@@ -53,10 +52,7 @@ def _classes(vocabulary: Path) -> list[str]:
 def _json(path: Path) -> list[Any]:
     if not path.is_file():
         raise ValueError(f"no {path}: Diving48's lists are Diving48_V2_train.json and Diving48_V2_test.json")
-    try:
-        found = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} line {error.lineno}: not JSON: {error.msg}") from None
+    found = read_json(path)
     if not isinstance(found, list):
-        raise ValueError(f"{path}: holds no list of videos")
+        raise ValueError(f"{path}: holds no list")
     return found

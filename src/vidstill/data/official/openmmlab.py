@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from itertools import islice
@@ -13,7 +12,7 @@ from vidstill.config import Data
 from vidstill.data.lists import given_lists, read_rows
 from vidstill.data.official.present import official_files
 from vidstill.data.rows import Listing, Row
-from vidstill.labels import class_names, read_text
+from vidstill.labels import class_names, read_json
 
 
 class Kind(NamedTuple):
@@ -114,7 +113,7 @@ def _pieces(source: Path, root: Path, folder: str) -> list[Row]:
     """[{"video_dir", "label", "num_clips", "positive_clip_inds": [0, 3]}, …]: the pieces `part_0.mp4`, `part_3.mp4` of
     ten seconds that a teacher took for their class."""
     try:
-        entries = json.loads(read_text(source))
+        entries = read_json(source)
         return [
             Row(root / folder / name, f"{folder}/{name}", str(int(entry["label"])), source, group=entry["video_dir"])
             for entry in entries

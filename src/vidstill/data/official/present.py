@@ -99,9 +99,12 @@ class Present:
     def listing(self, source: Path, examples: Callable[[str], str], classes: list[str] | None = None) -> Listing:
         """What was found. Raises ValueError where no video is there; `examples` says how the file may be called."""
         if not self.rows:
-            name = next((name for names in self._gone.values() for name in names), "")
-            wanted = f": looked for {examples(name)} at any depth" if name else ""
-            raise ValueError(f"no video that {source} lists with a label is in {self.root}{wanted}")
+            name = next((name for names in self._gone.values() for name in names), None)
+            if name is None:
+                raise ValueError(f"{source}: lists no labelled video: is it whole? If not, get it again")
+            raise ValueError(
+                f"no video that {source} lists with a label is in {self.root}: looked for {examples(name)} at any depth"
+            )
         notes = []
         for split, gone in self._gone.items():
             there = len({row.path for row in self.rows.get(split, ())})

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from vidstill.config import Data
 from vidstill.data.official.twentybn import FPS, Lists, read_lists
 from vidstill.data.rows import Listing
-from vidstill.labels import class_names, read_text
+from vidstill.labels import class_names, read_json
 
 SSV2 = Lists("something-something-v2", ".json", "Approaching something with your camera", ".webm")
 SSV1 = Lists("something-something-v1", ".csv", "Holding something")
@@ -39,23 +37,16 @@ def is_frame_list(path: Path) -> bool:
 
 def _classes(index: Path) -> list[str]:
     """From {"Holding something": "19", …}."""
-    ids = _json(index)
+    ids = read_json(index)
     if isinstance(ids, dict) and ids and sorted(map(str, ids.values())) == sorted(map(str, range(len(ids)))):
         return sorted(ids, key=lambda name: int(ids[name]))
     raise ValueError(f'{index}: give each class a number of its own from 0, as {{"{SSV2.known}": "0"}}')
 
 
 def _templates(source: Path) -> Iterator[tuple[int, str, str]]:
-    entries = _json(source)
+    entries = read_json(source)
     for number, entry in enumerate(entries if isinstance(entries, list) else [entries], 1):
         template = entry.get("template") if isinstance(entry, dict) else None
         if not isinstance(template, str) or "id" not in entry:
             raise ValueError(f'{source} entry {number}: needs "id" and "template" ("Holding [something]")')
         yield number, str(entry["id"]), template.replace("[", "").replace("]", "")
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} line {error.lineno}: not JSON: {error.msg}") from None
