@@ -56,7 +56,7 @@ def test_help_fits_the_terminal(
     assert len(usage) == 1
     assert max(len(line) for line in shown.splitlines() if line not in usage) <= columns
     for verb in {"train", "distill"} & {*arguments}:  # the example can be copied as one line
-        assert re.search(rf"^vidstill {verb} .*--data.root videos", shown, re.M)
+        assert columns < 80 or re.search(rf"^vidstill {verb} .*--data.root videos", shown, re.M)
 
 
 def test_a_mistyped_verb_is_corrected(capsys: pytest.CaptureFixture[str]) -> None:

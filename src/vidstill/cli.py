@@ -462,14 +462,17 @@ def bench(
     _last(page)
 
 
-def import_(file: tyro.conf.Positional[str], *, recipe: str, out: Path | None = None, settings: Settings = ()) -> None:
+def import_(
+    file: tyro.conf.Positional[str], *, recipe: str | None = None, out: Path | None = None, settings: Settings = ()
+) -> None:
     """Make a model folder of a released file, which then needs no recipe: its settings, classes and weights.
 
     Settings of the recipe can be given as --section.key value, e.g. --data.classes names.txt for other classes.
 
     Args:
         file: .pth, .pyth, .pt, .th, .tar, .ckpt, .pkl or .safetensors, or hf://owner/repo/file; no pickle is executed
-        recipe: a name from `vidstill recipes` or a YAML file: network, classes, clip and views
+        recipe: a name from `vidstill recipes` or a YAML file: network, classes, clip and views; without one it is said
+            which recipes the file fits
         out: the folder; default runs/<name of the file>
     """
     from vidstill.models.importing import IMPORTED, import_released
