@@ -1,5 +1,6 @@
 """The command line as a person uses it: verbs, last lines, exit codes, one-line errors."""
 
+import contextlib
 import json
 import os
 import re
@@ -40,6 +41,28 @@ def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
     main(["--help"])
     shown = capsys.readouterr().out
     assert all(f"  {verb} " in shown for verb in VERBS)
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+@pytest.mark.parametrize("arguments", [["--help"], *([verb, "--help"] for verb in VERBS)])
+def test_help_fits_the_terminal(
+    arguments: list[str], columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    with contextlib.suppress(SystemExit):
+        main(arguments)
+    shown = capsys.readouterr().out
+    usage = [line for line in shown.splitlines() if line.startswith("usage:")]  # one line by tyro's own choice
+    assert len(usage) == 1
+    assert max(len(line) for line in shown.splitlines() if line not in usage) <= columns
+    for verb in {"train", "distill"} & {*arguments}:  # the example can be copied as one line
+        assert columns < 80 or re.search(rf"^vidstill {verb} .*--data.root videos", shown, re.M)
+
+
+def test_a_mistyped_verb_is_corrected(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["trian"])
+    assert "did you mean train?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -195,6 +218,8 @@ def test_explain_writes_pictures(
         (["distill", "demo", "--teacher", "nowhere", "--print-config", "--objective", "recognise"], 2, "is given but"),
         (["test"], 2, "either a model or --from"),
         (["test", "nowhere"], 1, "no model at nowhere: give a run folder"),
+        (["predict", "--model", "MODEL"], 2, "vidstill predict VIDEO"),
+        (["predict", "VIDEO", "--model", "MODEL", "--top-k", "0"], 2, "at least one class"),
         (["predict", "a.mp4", "b.mp4", "--model", "MODEL", "--video", "c.mp4"], 2, "shows one source, 2 are given"),
         (["predict", "VIDEO", "VIDEO", "--model", "MODEL", "--show"], 2, "--show shows one source, 2 are given"),
         (["predict", "VIDEO", "--model", "MODEL", "--none-below", "x"], 1, "a score between 0 and 1, or auto"),

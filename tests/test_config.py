@@ -22,7 +22,7 @@ from vidstill.config import (
     Run,
     Section,
     Train,
-    missing_run,
+    missing_models,
     parse_yaml,
     recipe_names,
     resolve,
@@ -231,13 +231,17 @@ def test_a_recipe_that_starts_from_another_run_says_how_to_make_it(
     monkeypatch.chdir(tmp_path)
     run = resolve(recipe)
     runs = [source for source in (run.model.weights, *run.distil.teacher) if source and source.startswith("runs/")]
-    problem = missing_run(run)
-    assert bool(problem) == bool(runs)
+    problem = missing_models(run)
+    assert ("needs the run" in problem) == bool(runs)
     for source in runs:
-        found = re.search(r"`vidstill train (.*?)`", missing_run(run))
-        assert found and source in missing_run(run)
+        found = re.search(r"`vidstill train (.*?)`", missing_models(run))
+        assert found and source in missing_models(run)
         name, *settings = shlex.split(found[1])
         made = resolve(name, settings)
         assert made.folder == Path(source)
         made.folder.mkdir(parents=True)
-    assert missing_run(run) == ""
+    if run.model.weights and run.model.weights not in runs:
+        assert f"the weights {run.model.weights}, which are not there" in missing_models(run)
+        Path(run.model.weights).parent.mkdir(parents=True)
+        Path(run.model.weights).touch()
+    assert missing_models(run) == ""

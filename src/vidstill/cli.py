@@ -8,7 +8,9 @@ import functools
 import inspect
 import os
 import shlex
+import shutil
 import sys
+import textwrap
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
@@ -51,7 +53,9 @@ def train(
     """Train a recipe, test the best model and write the report. An interrupted run, started again, goes on exactly.
 
     Every setting can be given as --section.key value, e.g.
+
     vidstill train ucf101_vfl_net --data.root videos --train.devices 1
+
     `vidstill settings` lists them all, in the sections data (where the videos are, how they are divided), model
     (network, weights), clip (frames, size), augment, optim (optimiser, rates), train (epochs, batch, devices), test
     (views), multigrid, distil (teacher), token_labels; and name, out, seed, objective.
@@ -81,7 +85,9 @@ def distill(
     settings: Settings = (),
 ) -> None:
     """Train a recipe's model as the student of a trained teacher, e.g.
-    vidstill distill ucf101_dvfl_net --teacher runs/ucf101_video_focalnet_base --data.root videos
+
+    vidstill distill ucf101_dvfl_net --teacher runs/base --data.root videos
+
     `vidstill settings` lists them all, in the sections data (where the videos are, how they are divided), model
     (network, weights), clip (frames, size), augment, optim (optimiser, rates), train (epochs, batch, devices), test
     (views), multigrid, distil (teacher), token_labels; and name, out, seed, objective.
@@ -185,6 +191,10 @@ def predict(
     from vidstill.inference.predictor import predict as label
     from vidstill.inference.window import Window
 
+    if not sources:
+        raise ConfigError("predict labels videos: vidstill predict VIDEO --model …")
+    if top_k < 1:
+        raise ConfigError(f"--top-k {top_k}: show at least one class")
     single = "--video" if video is not None else "--show" if show else "--frame-labels" if frame_labels else None
     if single and len(sources) > 1:
         raise ConfigError(f"{single} shows one source, {len(sources)} are given: give one file or camera")
@@ -456,14 +466,17 @@ def bench(
     _last(page)
 
 
-def import_(file: tyro.conf.Positional[str], *, recipe: str, out: Path | None = None, settings: Settings = ()) -> None:
+def import_(
+    file: tyro.conf.Positional[str], *, recipe: str | None = None, out: Path | None = None, settings: Settings = ()
+) -> None:
     """Make a model folder of a released file, which then needs no recipe: its settings, classes and weights.
 
     Settings of the recipe can be given as --section.key value, e.g. --data.classes names.txt for other classes.
 
     Args:
         file: .pth, .pyth, .pt, .th, .tar, .ckpt, .pkl or .safetensors, or hf://owner/repo/file; no pickle is executed
-        recipe: a name from `vidstill recipes` or a YAML file: network, classes, clip and views
+        recipe: a name from `vidstill recipes` or a YAML file: network, classes, clip and views; without one it is said
+            which recipes the file fits
         out: the folder; default runs/<name of the file>
     """
     from vidstill.models.importing import IMPORTED, import_released
@@ -518,8 +531,9 @@ def datasets(pattern: tyro.conf.Positional[str] = "*", *, page: Path | None = No
 
 
 def recipes(pattern: tyro.conf.Positional[str] = "*") -> None:
-    """List the shipped recipes: what was published, and about what training them takes; docs/models.md says how it is
-    reckoned.
+    """List the shipped recipes: what was published, and about what training them takes.
+
+    docs/models.md says how it is reckoned.
 
     Args:
         pattern: a name or a shell pattern, e.g. "ucf101_*"
@@ -559,7 +573,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         elif verb == "--version":
             sys.stdout.write(f"vidstill {version('vidstill')}\n")
         elif verb not in VERBS:
-            _complain(f"no command {verb!r}; there are {', '.join(VERBS)}")
+            near = difflib.get_close_matches(verb, VERBS, 1)
+            _complain(
+                f"no command {verb!r}{f' (did you mean {near[0]}?)' if near else ''}; there are {', '.join(VERBS)}"
+            )
             raise SystemExit(2)
         elif code := _run(verb, rest, debug="--debug" in given):
             raise SystemExit(code)
@@ -572,7 +589,11 @@ def _run(verb: str, arguments: list[str], debug: bool) -> int:
         if "settings" in inspect.signature(function).parameters:
             settings, arguments = _split_settings(function, arguments)
             function = functools.partial(function, settings=settings)
-        tyro.cli(function, prog=f"vidstill {verb}", args=arguments, config=(tyro.conf.FlagCreatePairsOff,))
+        if {"-h", "--help"} & {*arguments}:  # tyro does not wrap a description
+            sys.stdout.write(_wrapped((inspect.getdoc(VERBS[verb]) or "").partition("\nArgs:")[0]) + "\n\n")
+        tyro.cli(
+            function, prog=f"vidstill {verb}", description="", args=arguments, config=(tyro.conf.FlagCreatePairsOff,)
+        )
         return 0
     except KeyboardInterrupt as stopped:
         _complain(str(stopped) or "stopped")
@@ -627,9 +648,24 @@ def _split_settings(function: Callable[..., None], arguments: Sequence[str]) -> 
 
 def _overview() -> str:
     told = {name: (inspect.getdoc(verb) or "").splitlines()[0].partition(". ")[0] for name, verb in VERBS.items()}
-    lines = [f"  {name:9} {text.removesuffix(', e.g.').removesuffix('.')}\n" for name, text in told.items()]
-    debug = "With any command: --debug shows the traceback of an error. vidstill --version says which one this is.\n"
-    return f"usage: vidstill COMMAND [--help] [--debug] …\n\n{''.join(lines)}\n{debug}"
+    lines = [
+        _wrapped(f"{name:9} {text.removesuffix(', e.g.').removesuffix('.')}", "  ", 12 * " ")
+        for name, text in told.items()
+    ]
+    debug = "With any command: --debug shows the traceback of an error. vidstill --version says which one this is."
+    return "\n".join(["usage: vidstill COMMAND [--help] [--debug] …", "", *lines, "", _wrapped(debug), ""])
+
+
+def _wrapped(text: str, indent: str = "", further: str = "") -> str:
+    """Paragraphs in lines that the terminal has room for; `further` indents all but the first."""
+    width = shutil.get_terminal_size().columns
+    return "\n\n".join(
+        textwrap.fill(
+            paragraph.replace("\n", " "), width, initial_indent=indent, subsequent_indent=further,
+            break_long_words=False, break_on_hyphens=False,
+        )
+        for paragraph in text.strip().split("\n\n")
+    )  # fmt: skip
 
 
 def _shown(columns: Mapping[str, Sequence[Any]], details: Sequence[str]) -> Any:

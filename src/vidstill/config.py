@@ -422,14 +422,20 @@ def _contradictions(run: Run) -> list[tuple[bool, str]]:
 MADE_BY = {"motion": 'vidstill train demo --name motion --train.epochs 24 --augment.scale "[0.7, 1.0]"'}
 
 
-def missing_run(run: Run) -> str:
-    """Of the runs whose models this one starts or learns from, the first that is not there, with the command that makes
-    it, as an error message; nothing where all are there, or are files."""
+def missing_models(run: Run) -> str:
+    """Of the models that this run starts or learns from the first that is not there, as an error message: a run with
+    the command that makes it, a file of weights with what else can be given. Nothing where all are there."""
     for source in (run.model.weights, *run.distil.teacher, run.token_labels.annotator.weights):
         name = Path(source or "").name
         made = MADE_BY.get(name) or (f"vidstill train {name}" if name in recipe_names() else None)
         if made and not os.path.exists(os.path.expanduser(str(source))):  # noqa: PTH110, PTH111 - without a home too
             return f"{run.name} needs the run {source}, which is not there: make it with `{made}`, or name another"
+    start = run.model.weights
+    if start and not start.startswith("hf:/") and not os.path.exists(os.path.expanduser(start)):  # noqa: PTH110, PTH111
+        return (
+            f"{run.name} starts from the weights {start}, which are not there: put that file there, or give "
+            "--model.weights FILE, or --model.weights null to start from random ones"
+        )
     return ""
 
 

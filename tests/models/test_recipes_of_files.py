@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 import vidstill
 from vidstill.config import recipe_names, resolve
+from vidstill.models.importing import import_released
 from vidstill.models.released import recipe_classes, what_fits
 from vidstill.models.weights import LONGEST_JSON, load_weights, save
 
@@ -160,3 +161,28 @@ def test_a_model_from_the_hub_is_one_file(one: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
     assert vidstill.load("hf://owner/repo/one.safetensors").classes == ["a", "b"]
+
+
+def test_a_released_file_is_refused_for_what_is_wrong_with_it(tmp_path: Path) -> None:
+    """The recipe that was given is not contradicted by itself, and comes first where several fit alike."""
+    model = vidstill.create_model("slowfast_shufflenetv2", 400, width=0.25)
+    broken = {key: value.clone() for key, value in model.state_dict().items()}
+    next(value for value in broken.values() if value.ndim > 1).view(-1)[0] = torch.nan
+    torch.save(broken, tmp_path / "broken.pth")
+    with pytest.raises(ValueError, match="1 weights are not finite") as error:
+        vidstill.load(tmp_path / "broken.pth", recipe="k400_slowfast_shufflenetv2_w025")
+    assert "recipe" not in str(error.value)
+    torch.save(vidstill.create_model("slowfast_shufflenetv2", 7, width=0.25).state_dict(), tmp_path / "seven.pth")
+    recipe = "k400_slowfast_shufflenetv2_w025"
+    with pytest.raises(ValueError, match=f"others: name them, --recipe {recipe} --data.classes"):
+        vidstill.load(tmp_path / "seven.pth", recipe=recipe)
+
+
+def test_an_import_without_a_recipe_says_which_fit(tmp_path: Path) -> None:
+    torch.save(vidstill.create_model("slowfast_shufflenetv2", 400, width=0.25).state_dict(), tmp_path / "x.pth")
+    with pytest.raises(ValueError, match=r"weights fit --recipe k400_slowfast_shufflenetv2_w025$"):
+        import_released(tmp_path / "x.pth", None, tmp_path / "out")
+    folder, _, _ = import_released(tmp_path / "x.pth", "k400_slowfast_shufflenetv2_w025", tmp_path / "out")
+    for own in (folder, folder / "best.safetensors"):
+        with pytest.raises(ValueError, match="needs no import"):
+            import_released(own, None, tmp_path / "again")

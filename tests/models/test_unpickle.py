@@ -121,6 +121,25 @@ def test_damaged_files_are_named_in_one_line(tmp_path: Path, new_format: bool) -
         assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(("content", "said"), [
+    (b"", "it is empty"),
+    (b"\n<!DOCTYPE html><html><body>Sign in</body></html>", "a web page"),
+    (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+])  # fmt: skip
+def test_what_was_downloaded_instead_is_named(content: bytes, said: str, tmp_path: Path) -> None:
+    (tmp_path / "x.pth").write_bytes(content)
+    with pytest.raises(ValueError, match=said):
+        read_pickled(tmp_path / "x.pth")
+
+
+def test_half_a_download_is_named(tmp_path: Path) -> None:
+    torch.save({"w": torch.randn(1000)}, tmp_path / "x.pth")
+    whole = (tmp_path / "x.pth").read_bytes()
+    (tmp_path / "x.pth").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="its end is missing"):
+        read_pickled(tmp_path / "x.pth")
+
+
 def test_other_files(tmp_path: Path) -> None:
     script = torch.jit.script(torch.nn.Linear(2, 2))
     script.save(str(tmp_path / "script.pt"))

@@ -12,22 +12,26 @@ from vidstill.files import atomic
 from vidstill.models.adapt import Report
 from vidstill.models.model import VideoModel
 from vidstill.models.released import released_settings
-from vidstill.models.weights import fetch, load_released, save
+from vidstill.models.weights import describes_itself, fetch, load_released, needs_recipe, save
 
 IMPORTED = "import.txt"  # in the folder: what of the file went where
 
 
 def import_released(
-    source: str | Path, recipe: str | Path, folder: str | Path | None = None, settings: Sequence[str] = ()
+    source: str | Path, recipe: str | Path | None, folder: str | Path | None = None, settings: Sequence[str] = ()
 ) -> tuple[Path, VideoModel, Report]:
     """Write the folder of a model for a released file, by default runs/<name of the file>.
 
     best.safetensors and best.json hold the weights, classes and clip, and where they are from; config.yaml the recipe
     with `settings` (`--data.classes names.txt`), which says with which views it is tested; import.txt what went where.
-    Returns the folder, the model and that report. Raises ValueError for a file that is not of the recipe, ConfigError
-    for a folder that holds a model.
+    Returns the folder, the model and that report. Raises ValueError for a file that is not of the recipe, or without a
+    recipe, with those that it fits; ConfigError for a folder that holds a model.
     """
     path = fetch(source)
+    if describes_itself(path):
+        raise ValueError(f"{source} says itself which network it is of: it needs no import, give it to any command")
+    if recipe is None:
+        raise needs_recipe(path)
     home = Path(folder) if folder is not None else Path("runs") / path.stem
     if held := [name for name in ("best.safetensors", "last.pt") if (home / name).exists()]:
         raise ConfigError(f"{home} holds a model ({held[0]}): choose another --out")

@@ -67,8 +67,11 @@ class _Fit:
     of_images: bool
 
 
-def what_fits(state: Mapping[str, Tensor]) -> str:
-    """Which recipes weights are of, in words that say what to do. Takes seconds: a network is built for each."""
+def what_fits(state: Mapping[str, Tensor], tried: str = "") -> str:
+    """Which recipes weights are of, in words that say what to do. Takes seconds: a network is built for each.
+
+    `tried`: a recipe that is named first among several that fit alike.
+    """
     groups: dict[tuple[str, str], list[tuple[str, int | None]]] = {}
     for recipe in recipe_names():
         run = resolve(recipe)
@@ -89,7 +92,7 @@ def what_fits(state: Mapping[str, Tensor]) -> str:
     if fitting := [name for fit, recipes in exact for name, count in recipes if count in (None, fit.outputs)]:
         return f"its weights fit --recipe {_either(fitting)}"
     if exact:
-        same = [name for _, recipes in exact for name, _ in recipes]
+        same = sorted((name for _, recipes in exact for name, _ in recipes), key=lambda name: name != tried)
         return (
             f"its network is that of {_either(same)}, its {exact[0][0].outputs} classes are others: name them, "
             f"--recipe {same[0]} --data.classes names.txt with vidstill import, or in a recipe file of your own"

@@ -57,8 +57,23 @@ def read_pickled(path: Path) -> Any:
         name = " ".join(str(error).split())[:120]
         raise ValueError(f"{path} asks to run {name}: refused, nothing was executed; do not trust this file") from None
     except Exception as error:  # a damaged pickle can fail in any way
-        reason = " ".join(str(error).split())[:120]
-        raise ValueError(f"{path} is not a readable checkpoint ({type(error).__name__}: {reason})") from None
+        raise ValueError(f"{path} is not a readable checkpoint: {_damage(path, error)}") from None
+
+
+def _damage(path: Path, error: Exception) -> str:
+    """What is the matter with a file, by its first bytes where these tell more than the `error` of reading it."""
+    with path.open("rb") as file:
+        begin = file.read(512)
+    if not begin:
+        return "it is empty"
+    if begin.startswith(b"PK\x03\x04") and not zipfile.is_zipfile(path):
+        return "its end is missing; copy or download it again"
+    if begin.startswith(b"version https://git-lfs"):
+        return "it is a pointer of Git LFS; `git lfs pull` fetches what it stands for"
+    if re.match(rb"\s*<(!doctype|html|\?xml)", begin, re.IGNORECASE):
+        return "it is a web page, as sites give for a file that they do not hand out; download it again"
+    reason = " ".join(str(error).split())[:120]
+    return f"{type(error).__name__}{f': {reason}' if reason else ''}"
 
 
 class _Refused(Exception):  # noqa: N818 - never leaves this file

@@ -61,6 +61,10 @@ class OtherNetworkError(ValueError):
     """Weights that are not of the network which is to have them."""
 
 
+class OtherClassesError(ValueError):
+    """Weights with a classifier of another size."""
+
+
 def _take(model: VideoModel, given: Mapping[str, Tensor], name: str, head: str) -> Report:
     report = Report(name)
     state = model.adapt_weights(dict(given), head, report)
@@ -70,7 +74,7 @@ def _take(model: VideoModel, given: Mapping[str, Tensor], name: str, head: str) 
     for key in [key for key in model.head_keys if key in state and key in own]:
         if state[key].shape != own[key].shape:
             if head == "error":
-                raise ValueError(
+                raise OtherClassesError(
                     f"{name}: the classifier {key} is {shape_of(state[key])}, the model's {shape_of(own[key])}: "
                     'build the model with as many classes, or pass head="fresh" for a new classifier'
                 )
@@ -104,11 +108,13 @@ def load_released(source: str | Path, recipe: str | Path, run: Run | None = None
     model = network(recipe, run, state)
     try:
         report = _take(model, state, str(source), "error")
-    except ValueError as error:
+    except OtherNetworkError as error:
+        raise OtherNetworkError(f"not of recipe {recipe}: {error}; {what_fits(state, recipe)}") from None
+    except OtherClassesError as error:
         problem = str(error).split(": build the model", 1)[0]  # which the recipe does
-        raise OtherNetworkError(f"not of recipe {recipe}: {problem}; {what_fits(state)}") from None
+        raise OtherClassesError(f"not of recipe {recipe}: {problem}; {what_fits(state, recipe)}") from None
     if lacking := [key for key in report.kept if not key.endswith("num_batches_tracked")]:
-        raise OtherNetworkError(f"not of recipe {recipe}: {source} lacks {_some(lacking)}; {what_fits(state)}")
+        raise OtherNetworkError(f"not of recipe {recipe}: {source} lacks {_some(lacking)}; {what_fits(state, recipe)}")
     return model, report
 
 
@@ -278,8 +284,7 @@ def describe(path: str | Path) -> tuple[dict[str, Any], Path]:
     elif not path.is_file():
         raise ValueError(f"no model at {path}: give a run folder, a .safetensors file, or a released file and --recipe")
     if path.is_file() and not describes_itself(path):
-        fits = what_fits(find_state_dict(read_tensors(path), str(path)))
-        raise ValueError(f"{path} does not say which network it is of, so that it needs its recipe: {fits}")
+        raise needs_recipe(path)
     try:
         if not _described(weights).is_file():
             return _parsed(_header(weights) or ""), weights
@@ -293,6 +298,12 @@ def describe(path: str | Path) -> tuple[dict[str, Any], Path]:
         if other := [part for part in MEANT if about.get(part) != held.get(part)]:
             log.warning("%s says otherwise than %s of %s, and counts", _described(weights), weights, ", ".join(other))
     return about, weights
+
+
+def needs_recipe(source: str | Path) -> ValueError:
+    """What is said of a released file that is given alone; raises ValueError where it cannot be read."""
+    fits = what_fits(find_state_dict(read_tensors(source), str(source)))
+    return ValueError(f"{source} does not say which network it is of, so that it needs its recipe: {fits}")
 
 
 def _parsed(text: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import torch
 from lightning_fabric import Fabric
 from torch.utils.data import DataLoader
 
-from vidstill.config import ConfigError, Run, missing_run
+from vidstill.config import ConfigError, Run, missing_models
 from vidstill.data.dataset import TrainClips
 from vidstill.data.loader import EpochBatches, train_loader
 from vidstill.devices import make_fabric, threads
@@ -40,7 +40,7 @@ def train(run: Run, report: Report = ignore) -> Path:
     `report` hears of progress: {"what": "training" or "testing", "done", "total", "detail"}, where `detail` is text.
     Raises ConfigError, TrainingError or VideoError, in one line.
     """
-    if problem := missing_run(run):
+    if problem := missing_models(run):
         raise ConfigError(problem)
     root = run.data.root.expanduser().absolute()  # so that the folder's settings hold wherever they are read
     run = run.model_copy(update={"data": run.data.model_copy(update={"root": root})})
