@@ -17,7 +17,7 @@ from vidstill.data.sampling import Timing
 from vidstill.inference.live import Live, is_live, never_waits
 from vidstill.video.decode import Frame, VideoError, iter_frames, probe
 from vidstill.video.frame_folder import is_frame_folder
-from vidstill.video.source import as_video
+from vidstill.video.source import Video, as_video
 
 Source = str | Path | np.ndarray
 
