@@ -139,7 +139,7 @@ def test_class_folders_of_loose_pictures(tmp_path: Path, root: str) -> None:
         (
             "train.csv",
             'label,youtube_id,time_start,time_end,split\n"run,' + 200_000 * "a",
-            "line 2: .* is a quotation mark left open",
+            "train.csv line 1: .* is a quotation mark left open",
         ),
         ("train.csv", "label,youtube_id\nrun,aaaaaaaaaaa\n", "train.csv: has no column time_start; wanted are label,"),
         ("00sequences.txt", "404: Not Found", "00sequences.txt: lists no labelled video"),
