@@ -136,6 +136,12 @@ def test_class_folders_of_loose_pictures(tmp_path: Path, root: str) -> None:
             "label,youtube_id,time_start,time_end,split\n",
             "csv: lists no labelled video: is it whole",
         ),
+        (
+            "train.csv",
+            'label,youtube_id,time_start,time_end,split\n"run,' + 200_000 * "a",
+            "train.csv line 1: .* is a quotation mark left open",
+        ),
+        ("train.csv", "label,youtube_id\nrun,aaaaaaaaaaa\n", "train.csv: has no column time_start; wanted are label,"),
         ("00sequences.txt", "404: Not Found", "00sequences.txt: lists no labelled video"),
         ("activity_net.v1-3.min.json", "{}", "json: lists no labelled video"),
         ("Diving48_V2_train.json", '[{"vid_name": ', "json line 1: not JSON: .* is it whole"),

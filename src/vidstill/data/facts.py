@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -92,8 +91,7 @@ def data_facts(
     limits = [_SECONDS + _SECONDS_PER_MB * sizes.get(video.path, 0) / 1e6 for video in wanted]
     headers: dict[Video, VideoInfo] = {}
     unreadable: dict[Video, str] = {}
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    for done, (place, outcome) in enumerate(isolated(probe, wanted, limits, workers or cores), 1):
+    for done, (place, outcome) in enumerate(isolated(probe, wanted, limits, workers), 1):
         video = wanted[place]
         if isinstance(outcome, Lost):
             unreadable[video] = outcome.reason.removeprefix(f"{video}: ").removeprefix(f"{video.path}: ")

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from vidstill.config import Data
 from vidstill.data.lists import base, given_lists
-from vidstill.data.official.present import Present, holds, official_files
+from vidstill.data.official.finding import holds, official_files, read_table
+from vidstill.data.official.present import Present
 from vidstill.data.rows import SPLITS, UNDIVIDED, Listing, few
-from vidstill.labels import class_names, read_json, read_text
+from vidstill.labels import class_names, read_json
 from vidstill.video.frame_folder import is_frame_folder
 
 
@@ -113,12 +113,7 @@ def _videos(path: Path) -> Iterator[_Video]:
 
 def _table(path: Path) -> dict[str, dict[str, str]]:
     """Video → its row of the table that comes with the action JSON; nothing where that is not there."""
-    if not path.is_file():
-        return {}
-    reader = csv.DictReader(read_text(path).split("\n"))
-    if "video" not in (reader.fieldnames or ()):
-        raise ValueError(f"{path}: has no column video; the table that comes with anet_anno_action.json has")
-    return {row["video"]: row for row in reader}
+    return {row["video"]: row for _, row in read_table(path, "video")} if path.is_file() else {}
 
 
 def _rate(path: Path, listed: float | None) -> float | None:

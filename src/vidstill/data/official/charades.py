@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from pathlib import Path
 
 from vidstill.config import Data
 from vidstill.data.lists import base, given_lists
-from vidstill.data.official.finding import needed
+from vidstill.data.official.finding import header, needed, read_table
 from vidstill.data.official.present import Present
 from vidstill.data.rows import Listing
 from vidstill.labels import read_text
@@ -35,16 +34,12 @@ def read_charades(data: Data) -> Listing:
     names = _class_names(folder / _CLASSES)
     present, idle = Present(base(data)), 0
     for split, table in tables.items():
-        reader = csv.DictReader(read_text(table).split("\n"))
-        if lacking := {"id", "actions"} - set(reader.fieldnames or ()):
-            raise ValueError(f"{table}: has no column {sorted(lacking)[0]}; Charades_v1_train.csv has id and actions")
-        for row in reader:
-            actions = list(filter(None, map(str.strip, (row["actions"] or "").split(";"))))
+        for line, row in read_table(table, "id", "actions"):
+            actions = list(filter(None, map(str.strip, row["actions"].split(";"))))
             found = [(text, _ACTION.fullmatch(text)) for text in actions]
             if bad := [text for text, match in found if match is None or match[1] not in names]:
                 raise ValueError(
-                    f"{table} line {reader.line_num}: {bad[0]!r} is no action; wanted is c092 11.90 21.20, a class "
-                    f"of {_CLASSES}"
+                    f"{table} line {line}: {bad[0]!r} is no action; wanted is c092 11.90 21.20, a class of {_CLASSES}"
                 )
             if not actions:
                 idle += 1
@@ -56,7 +51,7 @@ def read_charades(data: Data) -> Listing:
                 row["id"],
                 ";".join(labels),
                 table,
-                line=reader.line_num,
+                line=line,
                 group=row["id"],
             )
     listing = present.listing(next(iter(tables.values())), lambda name: f"{name}.mp4", list(names.values()))
@@ -67,10 +62,7 @@ def read_charades(data: Data) -> Listing:
 
 def is_charades(path: Path) -> bool:
     """Whether a csv has the columns of Charades."""
-    if path.suffix.lower() != ".csv":
-        return False
-    with path.open(encoding="utf-8-sig", errors="replace") as file:
-        return {"id", "subject", "scene", "actions"} <= set(file.readline().strip().split(","))
+    return path.suffix.lower() == ".csv" and {"id", "subject", "scene", "actions"} <= set(header(path))
 
 
 def _class_names(path: Path) -> dict[str, str]:

@@ -7,7 +7,8 @@ from typing import Any
 
 from vidstill.config import Data
 from vidstill.data.lists import base, given_lists
-from vidstill.data.official.present import Present, holds, official_files
+from vidstill.data.official.finding import holds, official_files
+from vidstill.data.official.present import Present
 from vidstill.data.rows import SPLITS, Listing, few
 from vidstill.labels import read_json
 

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from vidstill.config import Data
-from vidstill.data.official.finding import by_stem, needed
-from vidstill.data.rows import Listing, Row
+from vidstill.data.official.finding import needed
+from vidstill.data.official.present import by_stem
+from vidstill.data.rows import Listing, Row, walk
 from vidstill.labels import class_names, read_json
 
 DIVING48 = "Diving48_*train.json"  # files that tell it
@@ -27,7 +28,7 @@ def read_diving48(data: Data) -> Listing:
     vocabulary = folder / "Diving48_vocab.json"
     classes = _classes(vocabulary) if vocabulary.is_file() else class_names("diving48")
     left_out: list[str] = []
-    files = by_stem(data.root, left_out)
+    files = by_stem(walk(data.root, left_out))
     rows: dict[str, list[Row]] = {}
     for split in ("train", "test"):
         source = folder / f"Diving48_{version}{split}.json"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from vidstill.config import Data
-from vidstill.data.official.finding import finder, needed
+from vidstill.data.official.finding import needed
+from vidstill.data.official.present import finder
 from vidstill.data.rows import Listing, Row
 from vidstill.labels import read_text
 

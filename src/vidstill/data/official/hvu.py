@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 from vidstill.config import Data
 from vidstill.data.lists import base, given_lists
-from vidstill.data.official.present import Present, official_files, uncut
+from vidstill.data.official.finding import header, official_files, read_table
+from vidstill.data.official.present import Present, uncut
 from vidstill.data.rows import SPLITS, UNDIVIDED, Listing
-from vidstill.labels import read_text
 
 _LISTS = ("HVU_*.csv", "hvu_*.csv")  # as the makers and as OpenMMLab's tools call them
 _COLUMNS = ["Tags", "youtube_id", "time_start", "time_end"]
@@ -17,7 +16,7 @@ _COLUMNS = ["Tags", "youtube_id", "time_start", "time_end"]
 
 def is_hvu(path: Path) -> bool:
     """Whether a csv has the columns of HVU."""
-    return path.suffix.lower() == ".csv" and _header(path)[:4] == _COLUMNS
+    return path.suffix.lower() == ".csv" and header(path)[:4] == _COLUMNS
 
 
 def has_hvu(data: Data) -> bool:
@@ -44,17 +43,16 @@ def read_hvu(data: Data) -> Listing:
     present = Present(base(data))
     entries = []
     for split, table in tables.items():
-        reader = csv.DictReader(read_text(table).split("\n"))
-        for row in reader:
-            where = f"{table} line {reader.line_num}"
-            tags = list(filter(None, map(str.strip, (row["Tags"] or "").split("|"))))
+        for line, row in read_table(table, *_COLUMNS):
+            where = f"{table} line {line}"
+            tags = list(filter(None, map(str.strip, row["Tags"].split("|"))))
             try:
-                start, end = float(row["time_start"] or ""), float(row["time_end"] or "")
-            except (TypeError, ValueError):
+                start, end = float(row["time_start"]), float(row["time_end"])
+            except ValueError:
                 raise ValueError(f"{where}: {row['time_start']!r} to {row['time_end']!r} are no seconds") from None
             if not tags or not row["youtube_id"] or end <= start:
                 raise ValueError(f"{where}: wanted are tags, an id, and an end after the start")
-            entries.append((split, table, reader.line_num, row["youtube_id"], start, end, ";".join(tags)))
+            entries.append((split, table, line, row["youtube_id"], start, end, ";".join(tags)))
     long = uncut({
         path: end - start
         for *_, video, start, end, _ in entries
@@ -76,11 +74,6 @@ def _names(video: str, start: float, end: float) -> tuple[str, ...]:
     return name, f"{name}_", f"{video}_{int(start * 10):06}_{int(end * 10):06}"
 
 
-def _header(path: Path) -> list[str]:
-    with path.open(encoding="utf-8-sig", errors="replace") as file:
-        return [cell.strip() for cell in file.readline().split(",")]
-
-
 def _split(path: Path) -> str:
     """`HVU_Train_V1.0.csv`, `hvu_val.csv`."""
     words = path.stem.casefold().split("_")
@@ -90,6 +83,5 @@ def _split(path: Path) -> str:
 def _tags(table: Path) -> list[str] | None:
     """The tags in the order of the table of categories beside a list."""
     for path in sorted([*table.parent.glob("HVU_Tags_Categories*.csv"), *table.parent.glob("hvu_categories.csv")]):
-        rows = csv.DictReader(read_text(path).split("\n"))
-        return list(dict.fromkeys(row["Tag"] for row in rows if row.get("Tag")))
+        return list(dict.fromkeys(row["Tag"] for _, row in read_table(path, "Tag") if row["Tag"]))
     return None

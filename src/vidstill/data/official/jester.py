@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from vidstill.config import Data
-from vidstill.data.official.finding import by_stem, lists_folder, needed
+from vidstill.data.official.finding import lists_folder, needed
+from vidstill.data.official.present import by_stem
 from vidstill.data.official.twentybn import FPS, Lists, read_lists
-from vidstill.data.rows import Listing, Row
+from vidstill.data.rows import Listing, Row, walk
 from vidstill.labels import class_names, read_text
 
 JESTER = Lists("jester-v1", ".csv", "Swiping Left")
@@ -38,7 +39,7 @@ def _read_numbered(data: Data) -> Listing:
     index = folder / "classInd.txt"
     classes = class_names(index) if index.is_file() else sorted(class_names("jester"))
     left_out: list[str] = []
-    files = by_stem(data.root, left_out)
+    files = by_stem(walk(data.root, left_out))
     listed: dict[str, list[tuple[Path, int, str, int]]] = {}
     for split in ("train", "val"):
         source = folder / f"{split}list.txt"

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from vidstill.config import Data
 from vidstill.data.lists import base, given_lists, placed
+from vidstill.data.official.finding import header, read_table
 from vidstill.data.official.present import Present, uncut
 from vidstill.data.rows import SPLITS, UNDIVIDED, Listing, stem
-from vidstill.labels import read_text
 
 
 def has_kinetics(data: Data) -> bool:
@@ -35,7 +34,7 @@ def read_kinetics(data: Data) -> Listing:
         path: None if split == UNDIVIDED else split for split, path in given_lists(data).items()
     }
     for table in tables:
-        if "label" not in _columns(table):
+        if "label" not in header(table):
             raise ValueError(f"{table}: {_NO_LABELS if is_kinetics(table) else _NO_KINETICS}")
     if set(tables.values()) <= {"test"}:
         given = {path.resolve() for path in tables}
@@ -78,13 +77,8 @@ def read_kinetics(data: Data) -> Listing:
 
 def is_kinetics(path: Path) -> bool:
     """Whether a csv file has the columns of Kinetics."""
-    columns = _columns(path)
+    columns = set(header(path))
     return {"label", "youtube_id"} <= columns or (columns >= _UNLABELLED and "Tags" not in columns)
-
-
-def _columns(path: Path) -> set[str]:
-    with path.open(encoding="utf-8-sig", errors="replace") as file:
-        return {cell.strip('" \r\n') for cell in file.readline().split(",")}
 
 
 _UNLABELLED = {"youtube_id", "time_start", "time_end"}
@@ -100,7 +94,7 @@ def _kinetics_tables(data: Data) -> list[Path]:
     folder = placed(data, data.splits) if data.splits else data.root
     for patterns in (("*.csv", "annotations/*.csv"), ("kinetics*/*.csv", "annotations/deepmind/*/*.csv")):
         found = (path for pattern in patterns for path in sorted(folder.glob(pattern)))
-        if tables := [path for path in found if is_kinetics(path) and "label" in _columns(path)]:
+        if tables := [path for path in found if is_kinetics(path) and "label" in header(path)]:
             return tables
     return []
 
@@ -119,15 +113,14 @@ class _Entry(NamedTuple):
 
 
 def _kinetics_entries(table: Path, split: str | None) -> Iterator[_Entry]:
-    reader = csv.DictReader(read_text(table).split("\n"))
-    for cells in reader:
-        where = f"{table} line {reader.line_num}"
-        label, clip = cells.get("label"), cells.get("youtube_id")
+    for line, cells in read_table(table, "label", "youtube_id", "time_start", "time_end"):
+        where = f"{table} line {line}"
+        label, clip = cells["label"], cells["youtube_id"]
         if not label or not clip:
             raise ValueError(f"{where}: label or youtube_id is empty")
         start, end = (_second(cells, column, where) for column in ("time_start", "time_end"))
         name = f"{clip}_{start:06}_{end:06}"
-        yield _Entry(split or _split_of(cells, where), table, reader.line_num, label, clip, start, end, name)
+        yield _Entry(split or _split_of(cells, where), table, line, label, clip, start, end, name)
 
 
 def _replacements(present: Present, entries: list[_Entry]) -> dict[str, Path]:
@@ -148,8 +141,8 @@ def _replacements(present: Present, entries: list[_Entry]) -> dict[str, Path]:
 def _second(entry: dict[str, str], column: str, where: str) -> int:
     try:
         return int(float(entry[column]))
-    except (KeyError, TypeError, ValueError):
-        raise ValueError(f"{where}: {column} {entry.get(column)!r} is not a number of seconds") from None
+    except ValueError:
+        raise ValueError(f"{where}: {column} {entry[column]!r} is not a number of seconds") from None
 
 
 def _split_of(entry: dict[str, str], where: str) -> str:

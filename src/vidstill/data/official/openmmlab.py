@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from vidstill.config import Data
 from vidstill.data.lists import given_lists, read_rows
-from vidstill.data.official.present import official_files
+from vidstill.data.official.finding import official_files
 from vidstill.data.rows import Listing, Row
 from vidstill.labels import class_names, read_json
 

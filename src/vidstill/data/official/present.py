@@ -1,49 +1,37 @@
-"""The videos that a list names and that may be gone; the files that tell a data set by their content."""
+"""The videos that a list names: where they are, whether they are there, and whether they are whole or cut."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from vidstill.config import Data
-from vidstill.data.official.finding import list_folders
-from vidstill.data.rows import Listing, Row, folders_in, is_video_name, stem, walk
+from vidstill.data.rows import Listing, Row, is_video_name, stem, walk
 from vidstill.video.index import open_video
 from vidstill.video.source import VideoError
 
-_OF_LISTS = re.compile("split|list|annot|label", re.IGNORECASE)  # in the names of folders of lists
 _LOOKED_AT = 32  # of the files that may be cut or not: nearly always all of them are, or none
 _LONGER = 1.5  # seconds by which a clip may outlast its list and still be cut
 
 
-def official_files(data: Data, told: Callable[[Path], bool], *patterns: str) -> list[Path]:
-    """The files that match one of `patterns` and that `told` takes for a data set's, in the first folder with any."""
-    for folder in list_folders(data):
-        files = {path for pattern in patterns for path in folder.glob(pattern) if path.is_file() and told(path)}
-        if files:
-            return sorted(files)
-    return []
+def finder(root: Path, left_out: list[str]) -> Callable[[str, str], Path]:
+    """(class, file name) → path: in its class folder, else anywhere in `root`, also with another suffix."""
+    files = by_stem(walk(root, left_out))
+
+    def find(label: str, name: str) -> Path:
+        expected, found = root / label / name, files.get(Path(name).stem)
+        return expected if found is None or expected.is_file() else found
+
+    return find
 
 
-def holds(path: Path, *words: bytes) -> bool:
-    """Whether a file can be read and has all these in it."""
-    try:
-        content = path.read_bytes()
-    except OSError:
-        return False
-    return all(word in content for word in words)
-
-
-def lists_beside(root: Path, pattern: str) -> Path | None:
-    """The folder of lists beside `root`, or in such a one, that holds files of this pattern."""
-    for folder in sorted(root.absolute().parent.iterdir()):
-        if _OF_LISTS.search(folder.name) and folder.is_dir():
-            found = (each for each in (folder, *folders_in(folder)) if next(each.glob(pattern), None))
-            if first := next(found, None):
-                return first
-    return None
+def by_stem(paths: Iterable[Path]) -> dict[str, Path]:
+    """Name without suffix → video; a file rather than the frames that were extracted from it."""
+    files: dict[str, Path] = {}
+    for path in paths:
+        if is_video_name(path.name) or stem(path) not in files:
+            files[stem(path)] = path
+    return files
 
 
 def uncut(clips: Mapping[Path, float]) -> set[Path]:
@@ -78,10 +66,7 @@ class Present:
         self.root = root
         self.left_out: list[str] = []
         self.paths = list(walk(root, self.left_out))
-        self.files: dict[str, Path] = {}
-        for path in self.paths:
-            if is_video_name(path.name) or stem(path) not in self.files:  # rather than frames extracted from it
-                self.files[stem(path)] = path
+        self.files = by_stem(self.paths)
         self.rows: dict[str, list[Row]] = {}
         self._gone: dict[str, dict[str, None]] = {}
 

@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 from vidstill.config import Data
 from vidstill.data.lists import placed
-from vidstill.data.official.finding import by_stem, lists_folder
-from vidstill.data.rows import Listing, Row
+from vidstill.data.official.finding import lists_folder
+from vidstill.data.official.present import by_stem
+from vidstill.data.rows import Listing, Row, walk
 from vidstill.labels import read_text
 
 FPS = 12.0  # of the frame folders that 20BN distributed
@@ -66,7 +67,7 @@ def read_lists(
     """Video 34870 is the file or folder of frames of this name anywhere in `root`. `test-answers.csv` counts if
     `data.test` names it: published figures are on the validation list."""
     folder, left_out = lists.needed(data), list[str]()
-    files = by_stem(data.root, left_out)
+    files = by_stem(walk(data.root, left_out))
     expected = data.root / f"20bn-{lists.prefix}"
     rows: dict[str, list[Row]] = {}
     for split, part in (("train", "train"), ("val", "validation"), ("test", "test-answers")):

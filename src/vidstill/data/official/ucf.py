@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vidstill.config import Data
+from vidstill.data.official.finding import lists_beside
 from vidstill.data.official.hmdb51 import HMDB51
-from vidstill.data.official.present import lists_beside
 from vidstill.data.official.ucf101 import UCF101
 from vidstill.data.rows import UNDIVIDED, Listing, Row, folders_in, videos_in
 from vidstill.labels import class_names, spelling

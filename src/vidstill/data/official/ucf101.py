@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 from vidstill.config import Data
-from vidstill.data.official.finding import finder, needed
+from vidstill.data.official.finding import needed
+from vidstill.data.official.present import finder
 from vidstill.data.rows import Listing, Row
 from vidstill.labels import class_names, read_text, spelling
 
