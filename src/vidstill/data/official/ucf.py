@@ -10,7 +10,7 @@ from vidstill.config import Data
 from vidstill.data.official.finding import lists_beside
 from vidstill.data.official.hmdb51 import HMDB51
 from vidstill.data.official.ucf101 import UCF101
-from vidstill.data.rows import UNDIVIDED, Listing, Row, folders_in, videos_in
+from vidstill.data.rows import UNDIVIDED, Listing, Row, folders_in, has_videos, videos_in
 from vidstill.labels import class_names, spelling
 
 _GROUP = re.compile(r"v_[a-z]+(?:_[a-z]+)*_\d\d")  # biking/v_biking_01/v_biking_01_01.mpg
@@ -35,7 +35,7 @@ def read_ucf11(data: Data) -> Listing:
 
 
 def _groups(folder: Path) -> list[Path]:
-    return [group for group in folders_in(folder) if _GROUP.fullmatch(group.name) and videos_in(group)]
+    return [group for group in sorted(folder.glob("v_*")) if _GROUP.fullmatch(group.name) and has_videos(group)]
 
 
 def protocol_note(data: Data, rows: Sequence[Row], classes: Sequence[str]) -> str | None:
