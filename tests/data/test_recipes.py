@@ -182,6 +182,7 @@ LAYOUTS: dict[str, tuple[list[Callable[[Path], None]], int, set[str]]] = {
     "activitynet": ([activitynet, focalnet_lists("activitynet200")], 200, {"train", "val"}),
     "ut_interaction": ([ut_interaction], 6, {"train", "val"}),
     "hockey_fights": ([class_folders("fight", "no_fight", splits=("train", "valid"))], 2, {"train", "val"}),
+    "small_videos": ([ut_interaction], 6, {"train", "val"}),  # any class folders
     "demo": ([class_folders("grow", "shrink", splits=("train", "val", "test"))], 2, {"train", "val", "test"}),
 }
 
