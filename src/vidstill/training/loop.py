@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 from vidstill.config import Run
 from vidstill.data.dataset import sample_seed
 from vidstill.data.loader import EpochBatches
-from vidstill.evaluation.metrics import headline
+from vidstill.evaluation.metrics import headline, per_cent
 from vidstill.models.registry import VideoModel
 from vidstill.models.subnorm import aggregate_norms, split_norms, whole_state
 from vidstill.models.weights import save
@@ -290,7 +290,7 @@ def _warn_of(found: Sequence[tuple[str, str]], known: set[str], on_error: str) -
 
 def _listed(figures: Figures) -> str:
     shares = [key for key in figures if key.split()[-1] in SHARES]
-    shown = {key: f"{100 * value:.1f} %" if key in shares else f"{value:.4g}" for key, value in figures.items()}
+    shown = {key: per_cent(value) if key in shares else f"{value:.4g}" for key, value in figures.items()}
     return "  ".join(f"{key.replace('_', ' ')} {value}" for key, value in shown.items())
 
 
