@@ -11,12 +11,13 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 from rich.table import Table
 
 import vidstill
 from vidstill import cli
 from vidstill.files import WriteError
-from vidstill.terminal import foreseen, keep_traceback, one_line, plain, say
+from vidstill.terminal import Listed, foreseen, keep_traceback, one_line, plain, say
 
 STEERING = "a\x1b[2J\x1b]0;title\x07\x9b31m\r\u202egpj.mp4"
 
@@ -217,3 +218,21 @@ def test_json_for_the_terminal_and_for_files_is_json(tmp_path: Path, capsys: pyt
     cli._write_json(str(tmp_path / "x.json"), value)
     text = (tmp_path / "x.json").read_bytes().decode()
     assert json.loads(text) == value and "走る" in text
+
+
+@given(st.lists(st.text("ab %", min_size=1, max_size=12).map(str.strip).filter(bool), max_size=8), st.integers(4, 40))
+def test_lists_in_a_table_break_between_their_texts(texts: list[str], width: int) -> None:
+    """All of them are there, in order, and no line holds a part of one unless it is longer than the line."""
+    table = Table.grid()
+    table.add_row(Listed(texts))
+    drawn = io.StringIO()
+    Console(file=drawn, width=width).print(table)
+    lines = [line.rstrip() for line in drawn.getvalue().splitlines()]
+    assert "".join(drawn.getvalue().split()) == "".join("".join(texts).split())
+    assert all(len(line) <= width for line in lines)
+    if all(len(text) <= width for text in texts):
+        rest = list(texts)
+        for line in filter(None, lines):
+            count = next(n for n in range(1, len(rest) + 1) if "  ".join(rest[:n]) == line)
+            del rest[:count]
+        assert not rest

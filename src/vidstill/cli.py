@@ -23,7 +23,16 @@ import tyro
 from vidstill.config import ConfigError, resolve
 from vidstill.files import atomic
 from vidstill.progress import progress as _progress
-from vidstill.terminal import UnforeseenError, closed_streams, foreseen, keep_traceback, one_line, plain, whole_output
+from vidstill.terminal import (
+    Listed,
+    UnforeseenError,
+    closed_streams,
+    foreseen,
+    keep_traceback,
+    one_line,
+    plain,
+    whole_output,
+)
 from vidstill.terminal import complain as _complain
 from vidstill.terminal import say as _say
 
@@ -724,12 +733,12 @@ def _plain_table(*titles: str) -> Any:
     return table
 
 
-def _scores(ranked: Sequence[tuple[str, float]]) -> tuple[str, str, str]:
+def _scores(ranked: Sequence[tuple[str, float]]) -> tuple[str, str, Listed]:
     """Class, score and the next ones, for a table."""
     from vidstill.evaluation.metrics import per_cent
 
     (first, score), *others = ranked
-    return first, per_cent(score), "  ".join(f"{name} {per_cent(each)}" for name, each in others)
+    return first, per_cent(score), Listed([f"{name} {per_cent(each)}" for name, each in others])
 
 
 def _prediction_table(predictions: Sequence[Any], top_k: int) -> Any:

@@ -9,7 +9,7 @@ import select
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,33 @@ def say(renderable: Any) -> None:
     else:
         drawn = console.render(renderable)
         console.print(Segments(Segment(plain(text, keep="\n"), style, code) for text, style, code in drawn), end="")
+
+
+class Listed:
+    """Short texts, as a cell of a table of rich whose lines break only between them."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self.texts = texts
+
+    def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
+        from rich.cells import cell_len
+        from rich.text import Text
+
+        lines = [""]
+        for text in self.texts:
+            longer = f"{lines[-1]}  {text}".lstrip()
+            if cell_len(longer) <= options.max_width:
+                lines[-1] = longer
+            else:
+                lines.append(text)
+        yield Text("\n".join(filter(None, lines)), overflow="fold")
+
+    def __rich_measure__(self, console: Any, options: Any) -> Any:
+        from rich.cells import cell_len
+        from rich.measure import Measurement
+
+        longest, whole = max(map(cell_len, self.texts), default=0), cell_len("  ".join(self.texts))
+        return Measurement(min(longest, options.max_width), min(whole, options.max_width))
 
 
 def complain(message: str) -> None:

@@ -267,7 +267,7 @@ def test_of_a_long_file_the_window_of_the_class_is_explained(long_video: Path) -
     np.testing.assert_allclose(look.scores, best.probabilities, rtol=1e-5)
     assert (look.seconds >= look.start).all() and (look.seconds < look.end).all() and look.length == LONG
     headline, line = look.title("Grad-CAM")
-    assert headline == f"Grad-CAM: run {best.probabilities[0]:.1%}"
+    assert headline == f"Grad-CAM: run {100 * best.probabilities[0]:.1f} %"
     assert line.startswith("a minute.mp4  0:3") and "of 1:00.0  (next: " in line
 
 

@@ -110,7 +110,11 @@ def test_without_a_test_there_is_a_dash_and_a_word(tmp_path: Path, caplog: pytes
     with caplog.at_level(logging.WARNING, "vidstill"):
         rows, _ = bench([a_run(tmp_path / "run", top1=None), a_run(tmp_path / "other", width=16)], out=tmp_path)
     assert [cell.shown for cell in table(rows)["top-1 %"]] == ["–", "80.0"]
-    assert "run has no test result: `vidstill test" in caplog.text
+    assert f"run has no test result: `vidstill test {tmp_path / 'run'} --data.root" in caplog.text
+    (tmp_path / "run" / "config.yaml").touch()  # which tells its videos
+    caplog.clear()
+    bench([tmp_path / "run"], out=tmp_path)
+    assert "no test result: `vidstill test" in caplog.text and "--data.root" not in caplog.text
 
 
 def test_times_that_scatter_are_told(
@@ -120,7 +124,7 @@ def test_times_that_scatter_are_told(
     monkeypatch.setattr(module, "isolated", lambda *_: [(0, unsteady)])
     with caplog.at_level(logging.WARNING, "vidstill"):
         bench([a_run(tmp_path / "run")], out=tmp_path)
-    assert "run: its times scatter by 65%" in caplog.text
+    assert "run: its times scatter by 65 %" in caplog.text
 
 
 @pytest.mark.parametrize(("changed", "told"), [
@@ -129,7 +133,7 @@ def test_times_that_scatter_are_told(
     ({"one_thread_ms": 5.3, "threads": 2, "ms": 688.0, "ms_low": 685.0, "ms_high": 688.0},
      "688 ms on 2 threads, 5.3 ms on one: leave out --threads"),
     ({"cpu_share": 0.96}, None),
-    ({"cpu_share": 0.47}, "waited for a core 53% of the time"),
+    ({"cpu_share": 0.47}, "waited for a core 53 % of the time"),
     ({"ms": None, "ms_low": None, "ms_high": None, "cpu_share": 0.1}, None),
 ])  # fmt: skip
 def test_what_makes_a_time_doubtful(changed: dict[str, Any], told: str | None) -> None:

@@ -89,7 +89,7 @@ def test_confusion_cells_are_the_counts(classes: int) -> None:
     titles = [node.text or "" for node in root.iter() if node.tag == "title"]
     i, j = np.argwhere(wrong)[0]
     share = confusion[i, j] / confusion[i].sum()
-    assert f"{names[i]} → {names[j]}: {confusion[i, j]} ({share:.0%})" in titles
+    assert f"{names[i]} → {names[j]}: {confusion[i, j]} ({100 * share:.0f} %)" in titles
     numbers = [int(node.text or "") for node in root.iter("text") if (node.text or "").isdigit()]
     assert sorted(numbers) == (sorted(confusion[confusion > 0].tolist()) if classes <= 24 else [])
     width, height = map(float, root.get("viewBox", "").split()[2:])
@@ -162,7 +162,7 @@ def test_a_pareto_chart_says_what_it_shows() -> None:
     series = {"set": [Point("small", 1, 70, 1.5), Point("large", 100, 90), Point("slow", 200, 60)]}
     root = parse(pareto_chart(series, "ms"))
     titles = [node.text for node in root.iter("title")]
-    assert titles == ["small: 70.0 ± 1.5%, 1 ms", "large: 90.0%, 100 ms", "slow: 60.0%, 200 ms"]
+    assert titles == ["small: 70.0 ± 1.5 %, 1 ms", "large: 90.0 %, 100 ms", "slow: 60.0 %, 200 ms"]
     assert len(of_class(root, "dot0 dominated")) == 1
     assert {node.text for node in of_class(root, "ink")} == {"small", "large", "slow"}
     assert len(of_class(root, "line0 spread")) == 1

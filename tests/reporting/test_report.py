@@ -105,12 +105,12 @@ def test_the_figures_are_those_of_the_predictions(tmp_path: Path) -> None:
     samples = [Sample(Path(f"{n}.mp4"), label) for n, label in enumerate((0, 0, 1, 1))]
     write_predictions(tmp_path / "predictions.csv", Evaluation(names, samples, scores))
     text = Page(write_report(tmp_path)).text
-    assert "top-1 75.0%" in text
-    assert "mean class 75.0% all 2 classes" in text
-    assert "baseline 50.0%" in text
+    assert "top-1 75.0 %" in text
+    assert "mean class 75.0 % all 2 classes" in text
+    assert "baseline 50.0 %" in text
     assert "videos tested 4" in text
     assert "true class taken for videos b a 1 of 2" in text
-    assert "Said a 90%, is b 5%" in text
+    assert "Said a 90 %, is b 5 %" in text
     assert "Without test videos: c" in text
 
 
@@ -145,7 +145,7 @@ def test_before_the_test_the_best_validation_is_shown(tmp_path: Path) -> None:
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines[:-1]))
     text = Page(write_report(tmp_path)).text
-    assert "validation top-1 20.0%" in text
+    assert "validation top-1 20.0 %" in text
     assert "not tested yet" in text
 
 
@@ -193,14 +193,14 @@ def test_several_labels_per_video_are_judged_by_average_precision(tmp_path: Path
     rows = [{**at, "split": "train", "lr": 0.1}, {**at, "split": "val", "mAP": 0.375}]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     page = Page(write_report(tmp_path))
-    assert "mAP 91.7% mean average precision of 2 classes" in page.text
-    assert "baseline 66.7%" in page.text and "classes per video 1.3" in page.text
-    assert "Validation mAP 37.5%" in page.text
-    assert "class average precision videos b 83% 2 a 100% 2" in page.text
-    assert "Said a 50%, is b 40%" in page.text and "Without test videos: c" in page.text
+    assert "mAP 91.7 % mean average precision of 2 classes" in page.text
+    assert "baseline 66.7 %" in page.text and "classes per video 1.3" in page.text
+    assert "Validation mAP 37.5 %" in page.text
+    assert "class average precision videos b 83 % 2 a 100 % 2" in page.text
+    assert "Said a 50 %, is b 40 %" in page.text and "Without test videos: c" in page.text
     assert not any(word in page.text for word in ("top-1", "Confusion", "Calibration"))
     (tmp_path / "predictions.csv").unlink()
-    assert "validation mAP 37.5% one view per video" in Page(write_report(tmp_path)).text
+    assert "validation mAP 37.5 % one view per video" in Page(write_report(tmp_path)).text
 
 
 @pytest.mark.parametrize(("told", "flattered"), [
@@ -215,6 +215,6 @@ def test_a_figure_of_the_videos_that_chose_the_epoch_says_so(
     *rows, test = (tmp_path / "metrics.jsonl").read_text().splitlines()
     (tmp_path / "metrics.jsonl").write_text("\n".join([*rows, json.dumps({**json.loads(test), **told})]))
     text = Page(write_report(tmp_path)).text
-    assert ("Best of 7 epochs on these very clips; 95% interval" in text) == flattered, "in the headline"
+    assert ("Best of 7 epochs on these very clips; 95 % interval" in text) == flattered, "in the headline"
     assert ("An honest figure needs --data.nested true" in text) == flattered
     assert (f"{told.get('tested_split')} split, 4 × 3 views each" in text) == bool(told)

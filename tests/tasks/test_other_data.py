@@ -146,12 +146,20 @@ def test_a_class_that_the_model_does_not_know_is_an_error(trained: Path, undivid
         run_test(trained, ["--data.root", str(undivided)])
 
 
-def test_a_model_file_alone_is_tested_beside_it(embedded: Path, tmp_path: Path) -> None:
+def test_a_model_file_alone_is_tested_beside_it(
+    embedded: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Which videos, and with which views, nothing beside it says."""
     model = vidstill.create_model("vfl_net", 8, width=8)
     model.classes, model.input = CLASSES, model.input.model_copy(update={"frames": 2, "size": 32})
     path = save(model, tmp_path / "models" / "small" if (tmp_path / "models").mkdir() is None else "")
     folder, result = run_test(path, ["--data.root", str(embedded), "--test.clips", "1", "--test.crops", "1"])
     assert folder == tmp_path / "models" / "tests" / embedded.name and result.videos == 8
+    with pytest.raises(ConfigError, match=r"small\.safetensors stands alone, .* --data\.root VIDEOS"):
+        run_test(path, ["--test.clips", "1"])
+    with caplog.at_level("INFO", "vidstill"):
+        run_test(path, ["--data.root", str(embedded)], crops=1)
+    assert "views of its recipe: 4 × 1;" in caplog.text
 
 
 @pytest.mark.parametrize("nested", ["false", "true"])

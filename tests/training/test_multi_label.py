@@ -90,7 +90,7 @@ def test_a_run_learns_and_every_figure_is_the_map_of_its_predictions(
     main(["test", "--from", str(trained / "predictions.csv"), "--out", str(tmp_path / "again.csv")])
     assert said in capsys.readouterr().out
     page = (trained / "report.html").read_text()
-    assert f"<span>mAP</span><b>{expected:.1%}</b>" in page
+    assert f"<span>mAP</span><b>{100 * expected:.1f} %</b>" in page
     assert "<h2>Confusion</h2>" not in page
 
 

@@ -206,7 +206,9 @@ def _instead(top: Path) -> str:
         )
     if video := next(walk(top, left_out), None):
         return f"a video lies at {video.relative_to(top)}"
-    return left_out[0] if left_out else f"it holds {few(names) or 'nothing'}"
+    return (
+        left_out[0] if left_out else f"it holds {few(names) or 'nothing'}: give the folder of the videos as data.root"
+    )
 
 
 _ARCHIVE = re.compile(r".+\.(7z|rar|tar|tgz|zip|tar\.gz)|20bn-.+-\d\d", re.IGNORECASE)

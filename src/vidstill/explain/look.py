@@ -15,6 +15,7 @@ from vidstill.config import Clip
 from vidstill.data.transforms import normalise
 from vidstill.data.views import read_views
 from vidstill.evaluation.engine import TorchEngine
+from vidstill.evaluation.metrics import per_cent
 from vidstill.inference.live import is_live
 from vidstill.inference.overlay import clock
 from vidstill.inference.predictor import Predictor, Ranked, SeenWindow, rank
@@ -53,9 +54,9 @@ class Look:
     def title(self, what: str) -> list[str]:
         """Of a sheet: what it shows, class and score, then source and times."""
         (name, score), *others = self.ranked
-        further = ", ".join(f"{other} {share:.1%}" for other, share in others)
+        further = ", ".join(f"{other} {per_cent(share)}" for other, share in others)
         times = f"{clock(self.start)} to {clock(self.end)} of {clock(self.length)}"
-        return [f"{what}: {name} {score:.1%}", f"{Path(self.source).name}  {times}  (next: {further})"]
+        return [f"{what}: {name} {per_cent(score)}", f"{Path(self.source).name}  {times}  (next: {further})"]
 
 
 def look_at(

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from vidstill.evaluation.metrics import per_cent
 from vidstill.files import write_csv
 from vidstill.inference.live import is_live
 from vidstill.inference.predictor import Prediction
@@ -44,7 +45,7 @@ def summary(videos: Sequence[Filed]) -> str:
     '1 of 2 right (50.0 %), by the folders that they lie in'
     """
     right = sum(video.right for video in videos)
-    return f"{right} of {len(videos)} right ({100 * right / len(videos):.1f} %), by the folders that they lie in"
+    return f"{right} of {len(videos)} right ({per_cent(right / len(videos))}), by the folders that they lie in"
 
 
 def rows(predictions: Sequence[Prediction], k: int) -> Iterator[list[object]]:

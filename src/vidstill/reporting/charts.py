@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from vidstill.evaluation.metrics import confusion_shares
+from vidstill.evaluation.metrics import confusion_shares, per_cent
 
 Series = dict[str, list[tuple[float, float]]]
 Box = tuple[float, float, float, float]  # left, top, right, bottom
@@ -121,7 +121,7 @@ def pareto_chart(
         for p in of_one:
             (x, y), (_, above), (_, below) = (place(p.x, p.y + sign * p.deviation) for sign in (0, 1, -1))
             spread = f" ± {p.deviation:.1f}" if p.deviation else ""
-            told = f"<title>{escape(p.name)}: {p.y:.1f}{spread}%, {p.x:.3g} {escape(across)}</title>"
+            told = f"<title>{escape(p.name)}: {p.y:.1f}{spread} %, {p.x:.3g} {escape(across)}</title>"
             kind = dot if p in best else f"{dot} dominated"
             drawn.append(f'<path class="{line} spread" d="M{x:.1f} {above:.1f}V{below:.1f}"/>' if spread else "")
             drawn.append(f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="{DOT}">{told}</circle>')
@@ -175,15 +175,16 @@ def reliability_chart(videos: np.ndarray, confidence: np.ndarray, accuracy: np.n
     def down(share: float) -> float:
         return TOP + (1 - share) * (base - TOP)
 
-    drawn = [_grid(down(share), f"{share:.0%}") for share in (0, 0.5, 1)]
+    drawn = [_grid(down(share), per_cent(share, 0)) for share in (0, 0.5, 1)]
     drawn += [
-        _text(LEFT + share * band * bins, HEIGHT - 8, f"{share:.0%}", "middle") for share in (0, 0.25, 0.5, 0.75, 1)
+        _text(LEFT + share * band * bins, HEIGHT - 8, per_cent(share, 0), "middle") for share in (0, 0.25, 0.5, 0.75, 1)
     ]
     for b in range(bins):
         if not videos[b]:
             continue
         left, tall = LEFT + b * band + 1, 32 * videos[b] / videos.max()
-        told = f"<title>{videos[b]:.0f} videos: said {confidence[b]:.0%}, right in {accuracy[b]:.0%}</title>"
+        said, right = per_cent(confidence[b], 0), per_cent(accuracy[b], 0)
+        told = f"<title>{videos[b]:.0f} videos: said {said}, right in {right}</title>"
         box = f'x="{left:.1f}" width="{band - 2:.1f}"'
         drawn.append(
             f'<rect class="bar" {box} y="{down(accuracy[b]):.1f}" height="{base - down(accuracy[b]):.1f}">{told}</rect>'
@@ -218,7 +219,8 @@ def confusion_chart(confusion: np.ndarray, names: Sequence[str]) -> str:
         if not confusion[i, j] and i != j:
             continue
         x, y, kind = left + j * cell, top + i * cell, "right" if i == j else "wrong"
-        told = f"<title>{escape(names[i])} → {escape(names[j])}: {confusion[i, j]} ({shares[i, j]:.0%})</title>"
+        share = per_cent(float(shares[i, j]), 0)
+        told = f"<title>{escape(names[i])} → {escape(names[j])}: {confusion[i, j]} ({share})</title>"
         strength = 0.12 + 0.88 * shares[i, j] if confusion[i, j] else 0
         box = f'x="{x + 0.5:.1f}" y="{y + 0.5:.1f}" width="{cell - 1}" height="{cell - 1}" rx="{min(4, cell // 7)}"'
         drawn.append(f'<rect class="{kind}" {box} fill-opacity="{strength:.2f}">{told}</rect>')

@@ -16,7 +16,7 @@ from typing import Any
 from vidstill.config import recipe_names, resolve
 from vidstill.data.isolated import Lost, isolated
 from vidstill.evaluation.cost import Cost, find_device, machine_load, measure
-from vidstill.evaluation.metrics import headline
+from vidstill.evaluation.metrics import headline, per_cent
 from vidstill.models.catalogue import CATALOGUE, CLASSES, Configuration, configurations, matching
 from vidstill.models.registry import VideoModel, create_model, list_models
 from vidstill.models.released import recipe_classes
@@ -116,7 +116,10 @@ def compare(
             report({"what": "measuring", "done": done, "total": len(rows), "detail": row.name})
     for row in rows:
         if row.source and not row.recipe and not row.results:
-            log.warning("%s has no test result: `vidstill test %s` makes one", row.name, row.source)
+            home = row.source if row.source.is_dir() else row.source.parent
+            alone = not (home / "config.yaml").exists()
+            command = f"vidstill test {row.source}{' --data.root VIDEOS' * alone}"
+            log.warning("%s has no test result: `%s` makes one", row.name, command)
     return rows
 
 
@@ -126,9 +129,9 @@ def doubts(cost: Cost) -> list[str]:
     if cost.ms is None or cost.ms_low is None or cost.ms_high is None:
         return found
     if (scatter := (cost.ms_high - cost.ms_low) / cost.ms) > UNSTEADY:
-        found.append(f"its times scatter by {scatter:.0%}: measure on a quiet machine, with more --repeats")
+        found.append(f"its times scatter by {per_cent(scatter, 0)}: measure on a quiet machine, with more --repeats")
     if cost.cpu_share is not None and cost.cpu_share < BUSY:
-        found.append(f"it waited for a core {1 - cost.cpu_share:.0%} of the time: other work runs here")
+        found.append(f"it waited for a core {per_cent(1 - cost.cpu_share, 0)} of the time: other work runs here")
     if cost.one_thread_ms is not None and cost.one_thread_ms < BUSY * cost.ms:
         found.append(
             f"{cost.ms:.3g} ms on {cost.threads} threads, {cost.one_thread_ms:.3g} ms on one: leave out --threads, or "

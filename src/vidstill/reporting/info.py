@@ -14,7 +14,7 @@ from vidstill.config import Clip, ConfigError, recipe_names, resolve
 from vidstill.data.facts import SAMPLE, DataFacts, data_facts, shared_sources
 from vidstill.data.rows import is_video_name
 from vidstill.evaluation.anatomy import Part, parts
-from vidstill.evaluation.metrics import headline
+from vidstill.evaluation.metrics import headline, per_cent
 from vidstill.labels import class_names
 from vidstill.models.catalogue import CATALOGUE, CLASSES, Configuration, configurations
 from vidstill.models.registry import VideoModel, create_model
@@ -263,7 +263,7 @@ def _classes(facts: DataFacts) -> list[Said]:
     said.append({
         "class": [text(names[label]) for label in order],
         **{split: [_count(count[label]) for label in order] for split, count in counts.items()},
-        "share": [text(f"{100 * totals[label] / whole:.1f} %") for label in order],
+        "share": [text(per_cent(totals[label] / whole)) for label in order],
     })  # fmt: skip
     if len(order) < len(names):
         said.append(f"the {FEW} largest and {FEW} smallest of {len(names)} classes")
@@ -289,7 +289,7 @@ def _count(number: int) -> Cell:
 
 def _figures(metrics: dict[str, Any]) -> str:
     names = {"top1": "top-1", "top5": "top-5", "mAP": "mAP"}
-    return ", ".join(f"{shown} {100 * metrics[name]:.1f} %" for name, shown in names.items() if name in metrics)
+    return ", ".join(f"{shown} {per_cent(metrics[name])}" for name, shown in names.items() if name in metrics)
 
 
 def _value(value: Any) -> str:

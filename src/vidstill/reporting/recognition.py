@@ -16,6 +16,7 @@ from vidstill.evaluation.metrics import (
     MultiLabelMetrics,
     confusions,
     interval,
+    per_cent,
     reliability,
     weakest_first,
 )
@@ -36,21 +37,21 @@ def recognition_tiles(scored: Evaluation, views: str) -> list[Tile]:
     if isinstance(metrics, MultiLabelMetrics):
         present = sum(row.videos > 0 for row in metrics.classes)
         return [
-            ("mAP", f"{metrics.mean_average_precision:.1%}", f"mean average precision of {present} classes"),
-            ("baseline", f"{metrics.chance:.1%}", "about what a random order of the videos has"),
+            ("mAP", per_cent(metrics.mean_average_precision), f"mean average precision of {present} classes"),
+            ("baseline", per_cent(metrics.chance), "about what a random order of the videos has"),
             ("classes per video", f"{sum(row.videos for row in metrics.classes) / metrics.videos:.2g}", "on average"),
             count,
         ]
     videos = metrics.confusion.sum(1)
     low, high = interval(metrics.top1, metrics.videos)
-    tiles = [("top-1", f"{metrics.top1:.1%}", f"95% interval {100 * low:.1f}–{100 * high:.1f}%")]
+    tiles = [("top-1", per_cent(metrics.top1), f"95 % interval {100 * low:.1f}–{100 * high:.1f} %")]
     if len(metrics.classes) > 5:
-        tiles.append(("top-5", f"{metrics.top5:.1%}", "right class among the first five"))
+        tiles.append(("top-5", per_cent(metrics.top5), "right class among the first five"))
     return [
         *tiles,
-        ("mean class", f"{metrics.mean_class:.1%}", f"all {int((videos > 0).sum())} classes count alike"),
-        ("baseline", f"{videos.max() / videos.sum():.1%}", "always naming the commonest class"),
-        ("calibration", f"{metrics.calibration_error:.1%}", "gap of confidence and accuracy"),
+        ("mean class", per_cent(metrics.mean_class), f"all {int((videos > 0).sum())} classes count alike"),
+        ("baseline", per_cent(videos.max() / videos.sum()), "always naming the commonest class"),
+        ("calibration", per_cent(metrics.calibration_error), "gap of confidence and accuracy"),
         count,
     ]
 
@@ -113,7 +114,7 @@ def _class_table(rows: Sequence[ClassRow], figure: str, title: str = "") -> str:
     lines = "".join(
         f'<tr><td class="name">{escape(row.name)}</td>'
         f'<td class="wide"><span class="meter"><i style="width:{100 * row.accuracy:.1f}%"></i></span></td>'
-        f'<td class="number">{row.accuracy:.0%}</td><td class="number soft">{row.videos}</td>'
+        f'<td class="number">{per_cent(row.accuracy, 0)}</td><td class="number soft">{row.videos}</td>'
         f'<td class="name soft">{escape(row.confused or "")}</td></tr>'
         for row in rows
     )
@@ -134,10 +135,12 @@ def _mistakes(scored: Evaluation) -> str:
     for n in wrong:
         video, labels = scored.samples[n].video, scored.samples[n].labels
         shown = str(dataclasses.replace(video, path=Path(*video.path.parts[-3:])))
-        truth = ", ".join(f"{escape(scored.classes[true])} {scored.probabilities[n, true]:.0%}" for true in labels)
+        truth = ", ".join(
+            f"{escape(scored.classes[true])} {per_cent(scored.probabilities[n, true], 0)}" for true in labels
+        )
         cards.append(
             f'<div class="card mistake">{_frames(video)}<div>Said <b>{escape(scored.classes[said[n]])}</b> '
-            f"{sure[n]:.0%}, is {truth}</div>"
+            f"{per_cent(sure[n], 0)}, is {truth}</div>"
             f"<small>{escape(shown)}</small></div>"
         )
     return (
@@ -170,9 +173,9 @@ def _calibration(scored: Evaluation, metrics: Metrics) -> str:
     gap = sure - metrics.top1
     verdict = "about as sure as it may be" if abs(gap) < 0.02 else "too sure" if gap > 0 else "less sure than it may be"
     told = (
-        f"On average the model gives its answer {sure:.0%} and is right in {metrics.top1:.0%} of the videos: it is "
-        f"{verdict}. The calibration error, {metrics.calibration_error:.1%}, is the mean distance of the bars from the "
-        "line."
+        f"On average the model gives its answer {per_cent(sure, 0)} and is right in {per_cent(metrics.top1, 0)} of the "
+        f"videos: it is {verdict}. The calibration error, {per_cent(metrics.calibration_error)}, is the mean distance "
+        "of the bars from the line."
     )
     chart = reliability_chart(*reliability(scored.probabilities, scored.labels))
     legend = '<span><i class="k0"></i>accuracy at this confidence</span><span><i class="k2"></i>number of videos</span>'

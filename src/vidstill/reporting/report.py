@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from vidstill.evaluation.metrics import headline
+from vidstill.evaluation.metrics import headline, per_cent
 from vidstill.evaluation.predictions import read_predictions
 from vidstill.reporting.charts import Series, line_chart
 from vidstill.reporting.folder import Rows, read_json, read_rows, read_settings, tested_row
@@ -95,7 +95,7 @@ def _validated(rows: Rows) -> list[Tile]:
         return []
     (name, value), validated = max(judged, key=lambda found: found[0][1])
     seen = "one view per video; not tested yet" if validated else "predictions.csv is missing"
-    return [(f"validation {name}" if validated else name, f"{value:.1%}", seen)]
+    return [(f"validation {name}" if validated else name, per_cent(value), seen)]
 
 
 def _views(tested: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
@@ -135,7 +135,7 @@ def _training(rows: Rows, best: dict[str, Any], curves: Mapping[str, str]) -> st
     shares = {name: found for key, name in curves.items() if (found := points("val", key, 100))}
     charts = [
         _chart("Loss", {"training": points("train", "loss"), "validation": points("val", "loss")}),
-        _chart("Validation", shares, (0, 100), mark, "%"),
+        _chart("Validation", shares, (0, 100), mark, " %"),
         _chart("Learning rate", {"at the end of the epoch": points("train", "lr")}),
     ]
     epochs = split["train"][-1]["epoch"] + 1

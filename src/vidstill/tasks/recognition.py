@@ -20,6 +20,7 @@ from vidstill.data.dataset import TrainClips
 from vidstill.data.loader import worker_count
 from vidstill.data.randaugment import parse_policy
 from vidstill.data.synthetic import make_synthetic
+from vidstill.evaluation.metrics import per_cent
 from vidstill.evaluation.predictions import Evaluation
 from vidstill.evaluation.testing import evaluate
 from vidstill.files import atomic
@@ -145,7 +146,7 @@ class Recognition:
             figures = self.test(teacher.model, split, self.report).metrics.figures if split else {}
             top1, name = figures.get("top1"), teacher.model.name
             introduction.append({"source": teacher.source, "sha256": teacher.sha256, "model": name, "top1": top1})
-            shown = "not tested" if top1 is None else f"top-1 {100 * top1:.1f} %"
+            shown = "not tested" if top1 is None else f"top-1 {per_cent(top1)}"
             log.info("teacher %s (%s, sha256 %s): %s", teacher.source, name, teacher.sha256, shown)
         if self.fabric.is_global_zero:
             with atomic(known) as file:

@@ -44,8 +44,8 @@ def test(
     settings name other videos: their test or validation videos, or all of them where they are not divided. `clip.…`
     settings change what the model is shown. The result of either goes to `tests/<name>` beside the model, where `name`
     is that of the data unless it is set. A released file is tested with the network, classes and views of its `recipe`,
-    on the data of that unless others are named; the result goes to `tests/<file>-<name>`. Raises ConfigError where only
-    training videos are named or a class is unknown.
+    on the data of that unless others are named; the result goes to `tests/<file>-<name>`. Raises ConfigError where no
+    videos or only training videos are named, or a class is unknown.
     """
     path = Path(source)
     home = path if path.is_dir() else path.parent
@@ -55,6 +55,10 @@ def test(
     given: dict[str, Any] = {}
     put_all(given, settings, Run)
     changed = _changed(own, given.get("data", {}))
+    if own is None and not PLACES & changed:
+        raise ConfigError(
+            f"{source} stands alone, without the config.yaml of its run, which names videos: give --data.root VIDEOS"
+        )
     elsewhere = own is None or bool(PLACES & changed)
     run = _settings(own, given, model, elsewhere)
     run.test.clips, run.test.crops = clips or run.test.clips, crops or run.test.crops
@@ -69,6 +73,9 @@ def test(
     log_problems(annotations, fabric)
     if elsewhere or changed:
         _warn_of_training_videos(annotations, split, own)
+    if own is None and not given.get("test") and None in (clips, crops):
+        views = f"{run.test.clips} × {run.test.crops}"
+        log.info("the file does not tell the views of its recipe: %s; --clips and --crops choose others", views)
     clip = Clip.model_validate(model.input.model_dump() | given["clip"]) if given.get("clip") else None
     log.info("%d videos are tested: %s of %s", len(annotations.splits[split]), _SAID[split], run.data.root)
     task = Recognition(run, fabric, report, annotations)

@@ -13,6 +13,7 @@ import torch
 
 from vidstill.config import Run
 from vidstill.evaluation.cost import gmacs
+from vidstill.evaluation.metrics import per_cent
 from vidstill.models.catalogue import CATALOGUE
 from vidstill.models.registry import create_model
 from vidstill.progress import duration
@@ -88,7 +89,7 @@ def sentence(
     if testing >= 0.05 * training:
         told += f", and about {duration(testing)} for validation and test"
     if waiting >= 0.2:
-        told += f"; {100 * waiting:.0f} % of it waits for videos to be read"
+        told += f"; {per_cent(waiting, 0)} of it waits for videos to be read"
     if training + testing >= WORTH_SHORTENING and (ways := _ways(run, waiting, classes, device)):
         told += f"; shorter: {', '.join(ways)}"
     return told
@@ -145,4 +146,4 @@ def _share(share: float) -> str:
     ['about ¼', 'about ½', 'about 43 %']
     """
     near = {0.25: "¼", 1 / 3: "⅓", 0.5: "½"}
-    return "about " + next((sign for value, sign in near.items() if abs(share - value) < 0.02), f"{100 * share:.0f} %")
+    return "about " + next((sign for value, sign in near.items() if abs(share - value) < 0.02), per_cent(share, 0))

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 from vidstill.config import Run
 from vidstill.data.dataset import sample_seed
 from vidstill.data.loader import EpochBatches
-from vidstill.evaluation.metrics import headline
+from vidstill.evaluation.metrics import headline, per_cent
 from vidstill.models.registry import VideoModel
 from vidstill.models.subnorm import aggregate_norms, split_norms, whole_state
 from vidstill.models.weights import save
@@ -294,7 +294,7 @@ def _listed(figures: Figures) -> str:
     for key, value in figures.items():
         name = key.split()[-1]
         if name not in FOR_THE_FILE:
-            said.append(f"{key.replace('_', ' ')} {f'{100 * value:.1f} %' if name in SHARES else f'{value:.4g}'}")
+            said.append(f"{key.replace('_', ' ')} {per_cent(value) if name in SHARES else f'{value:.4g}'}")
     return "  ".join(said)
 
 
