@@ -12,7 +12,7 @@ import shutil
 import sys
 import textwrap
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from json import dumps
 from pathlib import Path
@@ -23,8 +23,8 @@ import tyro
 from vidstill.config import ConfigError, resolve
 from vidstill.files import atomic
 from vidstill.progress import progress as _progress
+from vidstill.shown import drawn_table, prediction_table, weakest_table, window_table
 from vidstill.terminal import (
-    Listed,
     UnforeseenError,
     closed_streams,
     foreseen,
@@ -35,8 +35,6 @@ from vidstill.terminal import (
 )
 from vidstill.terminal import complain as _complain
 from vidstill.terminal import say as _say
-
-WINDOWS_SHOWN, WEAKEST_SHOWN = 40, 5  # lines of a table; files have them all
 
 Settings = Annotated[tuple[str, ...], tyro.conf.Suppress]
 
@@ -239,13 +237,13 @@ def predict(
     if json == "-":
         _write_json(json, [prediction.to_dict() for prediction in predictions])
     elif predictions:
-        _say(_prediction_table(predictions, top_k))
+        _say(prediction_table(predictions, top_k))
         if len(predictions) == 1 and len(predictions[0].windows) > 1:
-            _say(_window_table(predictions[0], top_k))
+            _say(window_table(predictions[0], top_k))
         if videos := filed(predictions):
             _say(summary(videos))
             if len(videos) > 1:
-                _say(_weakest_table(videos))
+                _say(weakest_table(videos))
     for failure in failures:
         _complain(str(failure))
     if csv is not None and predictions:
@@ -377,7 +375,7 @@ def info(
     with _progress() as report:
         told = tell(what, settings, sample=sample, workers=workers, report=report)
     for one in told:
-        _say(one if isinstance(one, str) else _shown(one, DETAILS))
+        _say(one if isinstance(one, str) else drawn_table(one, DETAILS))
 
 
 def browse(
@@ -469,7 +467,7 @@ def bench(
             sources, models, recipe=recipe, out=out, device=device, frames=frames, size=size, threads=threads,
             repeats=repeats, bf16=bf16, report=report,
         )  # fmt: skip
-    _say(_shown(table(rows), DETAILS))
+    _say(drawn_table(table(rows), DETAILS))
     for note in notes(rows):
         _say(note)
     _last(page)
@@ -510,14 +508,14 @@ def models(pattern: tyro.conf.Positional[str] = "*", *, page: Path | None = None
         write_page(page)
         return _last(page)
     for table in tables(pattern):
-        _say(_shown(table, DETAILS))
+        _say(drawn_table(table, DETAILS))
 
 
 def weights() -> None:
     """List the weights that a training can start from by name (--model.weights NAME)."""
     from vidstill.reporting.weights import DETAILS, table
 
-    _say(_shown(table(), DETAILS))
+    _say(drawn_table(table(), DETAILS))
     _say("\nTo install all: pip install 'vidstill[weights]'")
 
 
@@ -534,7 +532,7 @@ def datasets(pattern: tyro.conf.Positional[str] = "*", *, page: Path | None = No
         write_page(page)
         return _last(page)
     columns = table(pattern)
-    _say(_shown({title: cells for title, cells in columns.items() if title not in DETAILS}, ("data set",)))
+    _say(drawn_table({title: cells for title, cells in columns.items() if title not in DETAILS}, ("data set",)))
     few = len(columns["name"]) <= 3
     _say("\n" + "\n".join(details(columns)) if few else "\nvidstill datasets NAME tells address, layout and recipes.")
 
@@ -549,7 +547,7 @@ def recipes(pattern: tyro.conf.Positional[str] = "*") -> None:
     """
     from vidstill.reporting.recipes import DETAILS, table
 
-    _say(_shown(table(pattern), DETAILS))
+    _say(drawn_table(table(pattern), DETAILS))
 
 
 def settings(pattern: tyro.conf.Positional[str] = "*") -> None:
@@ -562,7 +560,7 @@ def settings(pattern: tyro.conf.Positional[str] = "*") -> None:
 
     for about, table in tables(pattern).items():
         _say(f"\n{about}")
-        _say(_shown(table, ()))
+        _say(drawn_table(table, ()))
 
 
 _FUNCTIONS: list[Callable[..., None]] = [
@@ -677,24 +675,6 @@ def _wrapped(text: str, indent: str = "", further: str = "") -> str:
     )  # fmt: skip
 
 
-def _shown(columns: Mapping[str, Sequence[Any]], details: Sequence[str]) -> Any:
-    """Columns of cells as a table for the terminal, without as many of the `details` as it is too narrow for."""
-    from rich.console import Console
-    from rich.table import Table
-
-    console, drawn = Console(), Table()
-    unbounded = console.options.update(max_width=10_000)
-    for left_out in range(len(details) + 1):
-        kept = {title: column for title, column in columns.items() if title not in details[:left_out]}
-        drawn = Table(*kept, box=None, header_style="bold")
-        drawn.columns[0].no_wrap = True
-        for cells in zip(*kept.values(), strict=True):
-            drawn.add_row(*(cell.shown for cell in cells))
-        if console.measure(drawn, options=unbounded).maximum <= console.width:
-            break
-    return drawn
-
-
 def _end(folder: Path) -> None:
     """What a run or a test found, said once by a run of many processes."""
     from vidstill.reporting.ending import ending
@@ -721,48 +701,3 @@ def _write_json(target: str, value: Any) -> None:
     else:
         with atomic(Path(target)) as file:
             file.write(dumps(value, indent=1, ensure_ascii=False).encode(errors="backslashreplace") + b"\n")
-
-
-def _plain_table(*titles: str) -> Any:
-    from rich.table import Table
-
-    table = Table(*titles, box=None, header_style="bold")
-    table.columns[-1].overflow = "fold"
-    for column in table.columns:
-        column.no_wrap = "score" in str(column.header)
-    return table
-
-
-def _scores(ranked: Sequence[tuple[str, float]]) -> tuple[str, str, Listed]:
-    """Class, score and the next ones, for a table."""
-    from vidstill.evaluation.metrics import per_cent
-
-    (first, score), *others = ranked
-    return first, per_cent(score), Listed([f"{name} {per_cent(each)}" for name, each in others])
-
-
-def _prediction_table(predictions: Sequence[Any], top_k: int) -> Any:
-    table = _plain_table("class", "score", "next", "source")
-    for prediction in predictions:
-        table.add_row(*_scores(prediction.named(prediction.probabilities, top_k)), plain(prediction.source))
-    return table
-
-
-def _window_table(prediction: Any, top_k: int) -> Any:
-    """The windows of one source; of many the first, for the others are in the files."""
-    table = _plain_table("seconds", "class", "score", "next")
-    for window in prediction.windows[:WINDOWS_SHOWN]:
-        times = f"{window.start:.1f}–{window.end:.1f}"
-        table.add_row(times, *_scores(prediction.named(window.probabilities, top_k)))
-    if (more := len(prediction.windows) - WINDOWS_SHOWN) > 0:
-        table.add_row("…", f"{more} more: --csv, --json", "", "")
-    return table
-
-
-def _weakest_table(videos: Sequence[Any]) -> Any:
-    from vidstill.evaluation.metrics import per_cent
-
-    table = _plain_table("weakest", "its score", "labelled", "source")
-    for video in videos[:WEAKEST_SHOWN]:
-        table.add_row(video.own, per_cent(video.score), video.label, plain(video.source))
-    return table
