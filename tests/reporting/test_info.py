@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import pytest
+import torch
 
+import vidstill
 from vidstill.cli import main
 from vidstill.config import ConfigError
 from vidstill.models.catalogue import configurations
@@ -93,3 +95,14 @@ def test_tables_fit_a_terminal_of_80_columns(
         main(["info", what, "--workers", "1"])
         shown = capsys.readouterr().out
         assert shown and max(len(line) for line in shown.splitlines() if "vidstill check" not in line) <= 80
+
+
+def test_a_released_file_needs_its_recipe(tmp_path: Path) -> None:
+    path, recipe = tmp_path / "x.pyth", "k400_slowfast_shufflenetv2_w025"
+    torch.save({"model_state": vidstill.create_model("slowfast_shufflenetv2", 400, width=0.25).state_dict()}, path)
+    with pytest.raises(ValueError, match=f"its weights fit --recipe {recipe}"):
+        info(str(path))
+    told, _ = info(str(path), recipe=recipe)
+    assert not isinstance(told, str)
+    shown = " ".join(cell.shown for cells in told.values() for cell in cells)
+    assert "400 classes, softmax: abseiling" in shown and str(path) in shown
