@@ -357,6 +357,7 @@ def check(
 def info(
     what: tyro.conf.Positional[str],
     *,
+    recipe: str | None = None,
     sample: int = 1000,
     workers: int | None = None,
     settings: Settings = (),
@@ -365,7 +366,8 @@ def info(
 
     Args:
         what: folder or csv of videos (more about it as --data.format and so on), or one video; run folder or
-            .safetensors file; recipe; network
+            .safetensors file; released file; recipe; network
+        recipe: of a released file: its network, classes and clip
         sample: videos of a data set whose headers are read, spread evenly over it; 0 for all
         workers: processes that read them; default one per core
     """
@@ -373,7 +375,7 @@ def info(
     from vidstill.reporting.info import info as tell
 
     with _progress() as report:
-        told = tell(what, settings, sample=sample, workers=workers, report=report)
+        told = tell(what, settings, recipe=recipe, sample=sample, workers=workers, report=report)
     for one in told:
         _say(one if isinstance(one, str) else drawn_table(one, DETAILS))
 

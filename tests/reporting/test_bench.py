@@ -110,11 +110,10 @@ def test_without_a_test_there_is_a_dash_and_a_word(tmp_path: Path, caplog: pytes
     with caplog.at_level(logging.WARNING, "vidstill"):
         rows, _ = bench([a_run(tmp_path / "run", top1=None), a_run(tmp_path / "other", width=16)], out=tmp_path)
     assert [cell.shown for cell in table(rows)["top-1 %"]] == ["–", "80.0"]
-    assert f"run has no test result: `vidstill test {tmp_path / 'run'} --data.root" in caplog.text
-    (tmp_path / "run" / "config.yaml").touch()  # which tells its videos
-    caplog.clear()
+    assert f"run has no test result: `vidstill test {tmp_path / 'run'}` makes one" in caplog.text
+    (tmp_path / "run" / "config.yaml").unlink()  # which tells its videos
     bench([tmp_path / "run"], out=tmp_path)
-    assert "no test result: `vidstill test" in caplog.text and "--data.root" not in caplog.text
+    assert f"`vidstill test {tmp_path / 'run'} --data.root VIDEOS` makes one" in caplog.text
 
 
 def test_times_that_scatter_are_told(

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+import vidstill
 from vidstill.cli import main
 from vidstill.config import ConfigError
 from vidstill.models.catalogue import configurations
@@ -103,3 +105,14 @@ def test_a_single_video_is_told_about(tmp_path: Path) -> None:
     assert isinstance(table, dict)
     told = dict(zip(*([cell.shown for cell in column] for column in table.values()), strict=True))
     assert told == {"length": "2.50 s, 20 frames", "rate": "8 frames per second", "size": "64x48", "codec": "h264"}
+
+
+def test_a_released_file_needs_its_recipe(tmp_path: Path) -> None:
+    path, recipe = tmp_path / "x.pyth", "k400_slowfast_shufflenetv2_w025"
+    torch.save({"model_state": vidstill.create_model("slowfast_shufflenetv2", 400, width=0.25).state_dict()}, path)
+    with pytest.raises(ValueError, match=f"its weights fit --recipe {recipe}"):
+        info(str(path))
+    told, _ = info(str(path), recipe=recipe)
+    assert not isinstance(told, str)
+    shown = " ".join(cell.shown for cells in told.values() for cell in cells)
+    assert "400 classes, softmax: abseiling" in shown and str(path) in shown

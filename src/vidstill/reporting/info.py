@@ -18,7 +18,7 @@ from vidstill.evaluation.metrics import headline, per_cent
 from vidstill.labels import class_names
 from vidstill.models.catalogue import CATALOGUE, CLASSES, Configuration, configurations
 from vidstill.models.registry import VideoModel, create_model
-from vidstill.models.weights import describe, load
+from vidstill.models.weights import describe, fetch, load
 from vidstill.reporting.folder import read_rows, tested_row
 from vidstill.reporting.tables import Cell, Table, amount, digits, text
 from vidstill.video.decode import probe
@@ -27,6 +27,7 @@ from vidstill.video.frame_folder import is_frame_folder
 ALL_CLASSES, FEW = 30, 10  # classes that are listed one by one; else so many of the largest and the smallest
 USUAL = 3  # values of a kind that are listed, the most usual first
 LONGEST_LIST = 200  # letters of a list that is cut
+RELEASED = {".pth", ".pyth", ".pt", ".th", ".tar", ".ckpt", ".pkl"}  # files of weights that others made
 DETAILS = ("kind",)  # columns for which a terminal may be too narrow
 
 Said = str | Table
@@ -36,12 +37,14 @@ def info(
     what: str,
     settings: Sequence[str] = (),
     *,
+    recipe: str | None = None,
     sample: int = SAMPLE,
     workers: int | None = None,
     report: Callable[[dict[str, Any]], None] = lambda event: None,
 ) -> list[Said]:
-    """What `what` is: a run folder, a model file or `hf://` address, a video, a recipe or a registered network, else a
-    folder or list of videos. A file or folder of that name goes before a recipe and a network.
+    """What `what` is: a run folder, a model file or `hf://` address, a released file with its `recipe`, a video, a recipe
+    or a registered network, else a folder or list of videos. A file or folder of that name goes before a recipe and a
+    network.
 
     `settings` are more about data, a recipe or a network; `sample`, `workers` and `report` are of `data_facts`. Raises
     ValueError for something else, ConfigError for settings of a trained model, which has its own.
@@ -51,7 +54,9 @@ def info(
     if saved or (path.suffix == ".json" and path.with_suffix(".safetensors").is_file()):
         if settings:
             raise ConfigError(f"{what} is a trained model, which has its own settings: leave out {settings[0]}")
-        return _of_trained(what)
+        return _of_trained(what, recipe)
+    if recipe or (path.suffix in RELEASED and path.is_file()):
+        return _of_trained(what, recipe)
     if path.suffix in (".yaml", ".yml"):
         return _of_recipe(what, settings)
     if (path / "config.yaml").is_file():  # a run that has not finished an epoch
@@ -117,7 +122,9 @@ def _of_video(path: Path) -> Table:
     return _facts("video", str(path), told)
 
 
-def _of_trained(what: str) -> list[Said]:
+def _of_trained(what: str, recipe: str | None) -> list[Said]:
+    if recipe is not None:
+        return model_tables(load(what, recipe=recipe), {"recipe": recipe, "file": _file(fetch(what))})
     about, weights = describe(what)
     model = load(what)
     figures = {**about.get("metrics", {})}
@@ -127,9 +134,13 @@ def _of_trained(what: str) -> list[Said]:
         "validated": _figures(figures),
         "tested": f"{_figures(test)} on {test.get('videos', '?')} videos" if headline(test) else "",
         **{name: _value(value) for name, value in about.get("provenance", {}).items()},
-        "file": f"{weights}, {digits(weights.stat().st_size / 1e6)} MB",
+        "file": _file(weights),
     }
     return model_tables(model, told)
+
+
+def _file(weights: Path) -> str:
+    return f"{weights}, {digits(weights.stat().st_size / 1e6)} MB"
 
 
 def _of_recipe(recipe: str, settings: Sequence[str]) -> list[Said]:
