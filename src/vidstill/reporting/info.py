@@ -42,9 +42,9 @@ def info(
     workers: int | None = None,
     report: Callable[[dict[str, Any]], None] = lambda event: None,
 ) -> list[Said]:
-    """What `what` is: a run folder, a model file or `hf://` address, a released file with its `recipe`, a video, a recipe
-    or a registered network, else a folder or list of videos. A file or folder of that name goes before a recipe and a
-    network.
+    """What `what` is: a run folder, a model file or `hf://` address, a released file with its `recipe`, a video, a
+    recipe or a registered network, else a folder or list of videos. A file or folder of that name goes before a recipe
+    and a network.
 
     `settings` are more about data, a recipe or a network; `sample`, `workers` and `report` are of `data_facts`. Raises
     ValueError for something else, ConfigError for settings of a trained model, which has its own.
