@@ -430,9 +430,9 @@ def missing_models(run: Run) -> str:
         made = MADE_BY.get(name) or (f"vidstill train {name}" if name in recipe_names() else None)
         if made and not os.path.exists(os.path.expanduser(str(source))):  # noqa: PTH110, PTH111 - without a home too
             return f"{run.name} needs the run {source}, which is not there: make it with `{made}`, or name another"
-    start = run.model.weights
-    is_file = start and not start.startswith("hf:/") and ("/" in start or "." in start)  # else a name of `weights`
-    if start and is_file and not os.path.exists(os.path.expanduser(start)):  # noqa: PTH110, PTH111
+    start = run.model.weights or ""
+    is_name = "/" not in start and "." not in start  # of `vidstill weights`
+    if not (is_name or start.startswith("hf:/")) and not os.path.exists(os.path.expanduser(start)):  # noqa: PTH110, PTH111
         return (
             f"{run.name} starts from the weights {start}, which are not there: put that file there, or give "
             "--model.weights FILE, or --model.weights null to start from random ones"
